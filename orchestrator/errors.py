@@ -1,0 +1,73 @@
+"""The errors that a user can meet, each with the exit code that the command ends with.
+
+    OrchError                    5  infrastructure failed
+    ├── InputError               2  bad input: a recipe, a file, a data set, a port, a full disk
+    │   └── RecipeError          2  every problem of a recipe at once, each with file and line
+    ├── NotAllowedError          3  does not fit, or is not allowed
+    ├── GateFailedError          4  a gate failed
+    └── InfrastructureError      5  a process, an engine, a node or the network failed
+        └── EngineError          5  a serving engine did not start, died or answered nonsense
+
+A message says what was found, what was needed and what to do next. `as_record` and `from_record` carry an error
+over a process boundary without its class being pickled.
+"""
+
+from typing import Any
+
+
+class OrchError(Exception):
+    """Base of every expected failure; `next_step` is what the user can do or type now."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, next_step: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return self.message if self.next_step is None else f"{self.message}\n  next: {self.next_step}"
+
+    def as_record(self) -> dict[str, Any]:
+        """The error as plain data, for the store or for another process."""
+        return {"type": type(self).__name__, "message": self.message, "next_step": self.next_step}
+
+
+class InputError(OrchError):
+    """Something that the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class RecipeError(InputError):
+    """A recipe has problems; the message lists all of them."""
+
+
+class NotAllowedError(OrchError):
+    """The plan does not fit the cluster, or something forbids it."""
+
+    exit_code = 3
+
+
+class GateFailedError(OrchError):
+    """A gate's value is outside its limit."""
+
+    exit_code = 4
+
+
+class InfrastructureError(OrchError):
+    """A process, a node, a disk or the network failed; the same command may work later."""
+
+
+class EngineError(InfrastructureError):
+    """A serving engine did not start, died, or answered wrongly."""
+
+
+def from_record(record: dict[str, Any]) -> OrchError:
+    """The error that `as_record` described; a type that this version does not know becomes an OrchError."""
+    kinds = {kind.__name__: kind for kind in _tree(OrchError)}
+    return kinds.get(record["type"], OrchError)(record["message"], next_step=record.get("next_step"))
+
+
+def _tree(kind: type[OrchError]) -> list[type[OrchError]]:
+    return [kind, *(found for child in kind.__subclasses__() for found in _tree(child))]

@@ -1,0 +1,71 @@
+"""What a stage is: one module of this folder with `Config`, `estimate`, `LIBRARIES` and `run`.
+
+A stage's module holds no torch: heavy work happens in a worker program (`orchestrator/workers/`), which
+`Context.worker` starts as a process of its own and whose events it forwards.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.config import Model
+
+
+class Resources(Model):
+    """What one stage reserves on the cluster while it runs."""
+
+    num_cpus: float = 1
+    """CPU cores, as Ray counts them."""
+    num_gpus: float = 0
+    """Accelerators on one node."""
+    disk_bytes: int = 0
+    """Free space in the store's folder that the stage needs to start; 0 where it is not known."""
+
+
+class Outputs(Model):
+    """What a stage leaves behind; stored as JSON and handed to the stages after it."""
+
+    artifacts: dict[str, str] = {}
+    """Name -> absolute path of a file or folder."""
+    metrics: dict[str, float] = {}
+    """Flat, dotted names -> numbers; a gate on `evaluate.exact_match.gain` reads `exact_match.gain` here."""
+    report: dict[str, Any] = {}
+    """Anything else that the report shows: curves, samples, versions."""
+
+
+class Emit(Protocol):
+    """Records an event of the run, such as `emit("progress", step=3, loss=1.9)`."""
+
+    def __call__(self, kind: str, /, **data: Any) -> None: ...
+
+
+class Work(Protocol):
+    """Runs `python -m orchestrator.workers.<name>` with a request and returns its result, both plain JSON data.
+
+    Raises the worker's own OrchError; InfrastructureError when the process died without one.
+    """
+
+    def __call__(self, name: str, request: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may use while it runs."""
+
+    directory: Path
+    """The stage's own folder, named by its digest: a second attempt finds what the first one left (checkpoints)."""
+    inputs: Mapping[str, Outputs]
+    """Outputs of the earlier stages, by stage name."""
+    emit: Emit
+    worker: Work
+
+
+class Stage(Protocol):
+    """The shape of a stage's module (mypy checks every module of this folder against it)."""
+
+    LIBRARIES: tuple[str, ...]
+    """Distributions whose version changes the stage's result; part of its digest."""
+
+    def estimate(self, config: Any) -> Resources: ...
+    def run(self, config: Any, context: Context) -> Outputs: ...

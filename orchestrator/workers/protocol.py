@@ -1,0 +1,58 @@
+"""How a worker program talks to the stage that started it.
+
+`python -m orchestrator.workers.NAME REQUEST RESULT`: REQUEST is a JSON file; events leave as JSON lines on stdout;
+RESULT is written last, in one step; an expected failure leaves as an `error` event and its exit code. Everything
+else that a library prints goes to stderr, which is the stage's log.
+"""
+
+import errno
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InputError, OrchError
+
+_events = os.dup(1)
+
+
+def emit(kind: str, /, **data: Any) -> None:
+    """Send one event to the stage."""
+    os.write(_events, (json.dumps({"kind": kind, **data}) + "\n").encode())
+
+
+def main(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Run `work` on the request named on the command line and write its result; exits the process."""
+    os.dup2(2, 1)  # a library's print must not be read as an event
+    request_path, result_path = Path(sys.argv[1]), Path(sys.argv[2])
+    try:
+        result = work(json.loads(request_path.read_text()))
+        partial = result_path.with_suffix(".partial")
+        partial.write_text(json.dumps(result))
+        partial.rename(result_path)
+    except OrchError as error:
+        _fail(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        traceback.print_exc()
+        _fail(disk_full(error.filename or result_path.parent))
+    sys.stdout.flush()
+    os._exit(0)  # skips slow interpreter teardown of torch; the result is already on disk
+
+
+def disk_full(where: Any) -> InputError:
+    """The error for a write that found no space."""
+    return InputError(
+        f"no space left on the device while writing {where}",
+        next_step="free some space (or set ORCH_HOME to a larger disk), then `orch resume` goes on from the last checkpoint",
+    )
+
+
+def _fail(error: OrchError) -> None:
+    emit("error", **error.as_record())
+    sys.stdout.flush()
+    os._exit(error.exit_code)
