@@ -1,0 +1,55 @@
+"""`python -m orchestrator.guard GRACE_S COMMAND...`: runs COMMAND and stops its whole process group when the owner dies.
+
+The owner holds the other end of our stdin: when it closes it, or is killed in any way, the pipe ends, and the group gets
+SIGTERM, then SIGKILL after GRACE_S seconds. On Linux the command dies too if this process is killed itself.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _new_group() -> None:
+    os.setsid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _stop_when_owner_is_gone(child: subprocess.Popen[bytes], grace_s: float) -> None:
+    while os.read(0, 4096):
+        pass
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    try:
+        child.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def main() -> int:
+    """Exit code of the command; 128 + N where signal N ended it, as a shell says it."""
+    grace_s, command = float(sys.argv[1]), sys.argv[2:]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a Ctrl-C is the owner's business
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_child_setup)
+    threading.Thread(target=_stop_when_owner_is_gone, args=(child, grace_s), daemon=True).start()
+    code = child.wait()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)  # what the command left behind
+    return code if code >= 0 else 128 - code
+
+
+def _child_setup() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    _new_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

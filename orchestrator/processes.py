@@ -1,0 +1,86 @@
+"""Processes that die with their owner: engines, the gateway and worker programs are started here and nowhere else."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+
+@dataclass(frozen=True)
+class GuardedProcess:
+    """A command in a process group of its own, under `orchestrator.guard`."""
+
+    _guard: subprocess.Popen[bytes]
+    _grace_s: float
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        """Process id of the guard; the command is its only child."""
+        return self._guard.pid
+
+    def poll(self) -> int | None:
+        """Exit code (128 + N after signal N), or None while it runs."""
+        return self._guard.poll()
+
+    def wait(self) -> int:
+        """Wait for the end; the exit code."""
+        return self._guard.wait()
+
+    def lines(self) -> Iterator[bytes]:
+        """Lines of stdout, for a process that was started with `events=True`."""
+        assert self._guard.stdout is not None, "start(..., events=True) gives lines"
+        yield from self._guard.stdout
+
+    def stop(self) -> int:
+        """SIGTERM to the group, SIGKILL after the grace period; waits for the end."""
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        try:
+            return self._guard.wait(self._grace_s + 5)
+        except subprocess.TimeoutExpired:
+            self._guard.kill()
+            return self._guard.wait()
+
+    def last_lines(self, count: int = 15) -> str:
+        """The end of the log, for an error message."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-count:])
+
+
+def start(
+    command: list[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    grace_s: float = 10,
+    events: bool = False,
+    directory: Path | None = None,
+) -> GuardedProcess:
+    """Start a command; its output is appended to `log` (with `events`, only stderr, and stdout is read by `lines`).
+
+    A program that does not exist ends at once, with the reason in the log.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        guard = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.guard", str(grace_s), *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if events else output,
+            stderr=output,
+            env={**os.environ, **(environment or {})},
+            cwd=directory,
+            start_new_session=True,
+        )
+    return GuardedProcess(guard, grace_s, log)
+
+
+def died_of(code: int) -> str:
+    """An exit code in words: `SIGKILL (128+9)` or `exit code 3`."""
+    if code > 128 and code - 128 in [int(s) for s in signal.Signals]:
+        return f"{signal.Signals(code - 128).name}"
+    return f"exit code {code}"
