@@ -1,7 +1,7 @@
-"""`python -m orchestrator.guard GRACE_S COMMAND...`: runs COMMAND and stops its whole process group when the owner dies.
+"""`python -m orchestrator.guard GRACE_S COMMAND...` runs COMMAND and stops its process group when the owner dies.
 
-The owner holds the other end of our stdin: when it closes it, or is killed in any way, the pipe ends, and the group gets
-SIGTERM, then SIGKILL after GRACE_S seconds. On Linux the command dies too if this process is killed itself.
+The owner holds the other end of our stdin: when it closes it, or is killed in any way, the pipe ends, and the group
+gets SIGTERM, then SIGKILL after GRACE_S seconds. On Linux the command dies too if this process is killed itself.
 """
 
 import contextlib

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-
 @dataclass(frozen=True)
 class GuardedProcess:
     """A command in a process group of its own, under `orchestrator.guard`."""

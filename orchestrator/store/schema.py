@@ -1,0 +1,101 @@
+"""The tables of the store, as SQLAlchemy Core; `records.py` says what a row means and which moves are legal."""
+
+from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, String, Table, UniqueConstraint
+
+VERSION = 1
+"""Of this schema; a store that says more was written by a newer version of the program."""
+
+metadata = MetaData()
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("plan", JSON, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("started", Float),
+    Column("ended", Float),
+    Column("error", JSON),
+)
+
+stage_runs = Table(
+    "stage_runs",
+    metadata,
+    Column("run", String, primary_key=True),
+    Column("stage", String, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("started", Float),
+    Column("ended", Float),
+    Column("outputs", JSON),
+    Column("error", JSON),
+    Index("stage_runs_by_digest", "digest", "state"),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("digest", String, nullable=False, index=True),
+    Column("run", String, nullable=False),
+    Column("stage", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("path", String, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("created", Float, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("time", Float, nullable=False),
+    Column("run", String, index=True),
+    Column("stage", String),
+    Column("service", String, index=True),
+    Column("who", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("data", JSON, nullable=False),
+)
+
+services = Table(
+    "services",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("current", Integer),
+    Column("version", Integer, nullable=False, default=0),
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("service", String, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("run", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("url", String),
+    Column("model", String),
+    Column("pid", Integer),
+    Column("created", Float, nullable=False),
+    Column("promoted", Float),
+    Column("withdrawn", Boolean, nullable=False, default=False),
+    UniqueConstraint("service", "digest"),
+)
+
+benchmark_results = Table(
+    "benchmark_results",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run", String, nullable=False, index=True),
+    Column("digest", String, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Column("report", JSON, nullable=False),
+)
