@@ -1,0 +1,88 @@
+"""From a document to a typed value; every problem at once: file, line, what was found, what is allowed."""
+
+import types
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.documents import Document, Key, Origin, Problem
+from orchestrator.errors import RecipeError
+from orchestrator.plugins import nearest
+
+M = TypeVar("M", bound=BaseModel)
+Check = Callable[[M], Iterable[tuple[Key, str]]]
+"""Finds problems that one field alone does not show: (where, what) of each."""
+
+
+def validate(model: type[M], document: Document, *, name: str, check: Check[M] | None = None) -> M:
+    """The document as a `model`. Raises RecipeError with all problems of text, types and `check`."""
+    problems = list(document.problems)
+    try:
+        value = model.model_validate(document.data)
+        problems += [Problem(origin(document, key), f"{dotted(key)}: {text}") for key, text in (check or _none)(value)]
+    except ValidationError as error:
+        value = None
+        problems += [_problem(model, document, detail) for detail in error.errors(include_url=False)]
+    if problems or value is None:
+        raise RecipeError(_listing(name, problems), next_step="mend them and run the same command; nothing was started")
+    return value
+
+
+def origin(document: Document, key: Key) -> Origin:
+    """Where the value was written, or the nearest thing around it that was."""
+    for length in range(len(key), -1, -1):
+        if key[:length] in document.origins:
+            return document.origins[key[:length]]
+    return Origin("built-in")
+
+
+def dotted(key: Key) -> str:
+    """`export.0.engine`."""
+    return ".".join(str(part) for part in key)
+
+
+def _none(_: Any) -> list[tuple[Key, str]]:
+    return []
+
+
+def _listing(name: str, problems: list[Problem]) -> str:
+    ordered = sorted(set(problems), key=lambda problem: (problem.origin.file, problem.origin.line))
+    count = f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''}"
+    return f"{count} in {name}\n" + "\n".join(f"  {problem}" for problem in ordered)
+
+
+def _problem(model: type[BaseModel], document: Document, detail: ErrorDetails) -> Problem:
+    key: Key = tuple(detail["loc"])
+    where = origin(document, key)
+    if detail["type"] == "extra_forbidden":
+        return Problem(where, f"unknown key {dotted(key)!r}; {nearest(str(key[-1]), _known(model, key[:-1]))}")
+    if detail["type"] == "missing":
+        return Problem(where, f"missing key {dotted(key)!r}")
+    text = detail["msg"].removeprefix("Value error, ")
+    found = "" if detail["type"] == "value_error" else f"; found {detail['input']!r}"
+    return Problem(where, f"{dotted(key)}: {text[0].lower()}{text[1:]}{found}")
+
+
+def _known(model: type[BaseModel], key: Key) -> list[str]:
+    """The fields allowed at a key."""
+    here: Any = model
+    for part in key:
+        here = _inside(here, part)
+    return sorted(here.model_fields) if here else []
+
+
+def _inside(model: Any, part: str | int) -> Any:
+    if model is None or isinstance(part, int):
+        return model
+    field = model.model_fields.get(part)
+    return _first_model(field.annotation) if field else None
+
+
+def _first_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation if issubclass(annotation, BaseModel) else None
+    found = (_first_model(argument) for argument in typing.get_args(annotation))
+    return next((model for model in found if model), None)
