@@ -1,0 +1,209 @@
+"""Build a small base model from scratch on a text corpus, on the CPU, in a minute or two.
+
+    python scripts/build_base_model.py --dataset DIR_OR_CORPUS_JSONL --out DIR
+
+The result is a real base model in the Hugging Face layout: a Llama of a few million parameters, pre-trained as a
+language model on the corpus (rows {"text": ...}), with its own SentencePiece tokenizer, so that llama.cpp's converter
+takes it. Half of the pre-training shows the text as chat turns ("here is a passage" -> "how it goes on"), so that the
+chat markers mean something; no answer of any task is in it.
+
+Sizes are multiples of 256: bitsandbytes' blocks (64) and llama.cpp's K-quants (256) both divide them.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import sentencepiece
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, LlamaTokenizer
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+VOCABULARY = 2048
+SEQUENCE_TOKENS = 192
+CONTEXT_TOKENS = 1024
+BATCH_ROWS = 8
+PEAK_LEARNING_RATE = 3e-3
+WARMUP_STEPS = 20
+
+
+def read_corpus(path: Path) -> list[str]:
+    """The documents of `corpus.jsonl`, or of the folder that holds it."""
+    file = path / "corpus.jsonl" if path.is_dir() else path
+    texts = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [" ".join(text.split()) for text in texts]
+
+
+def build_tokenizer(texts: list[str], out: Path) -> LlamaTokenizer:
+    """A SentencePiece BPE tokenizer that HF and llama.cpp read alike.
+
+    No normalisation and no dummy space in front: llama.cpp applies neither. The chat markers are control tokens, so
+    that they are never cut into pieces and never come from a user's text.
+    """
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(_sentences(texts)),
+        model_prefix=str(out / "tokenizer"),
+        model_type="bpe",
+        vocab_size=VOCABULARY,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        control_symbols=["<|im_start|>", "<|im_end|>"],
+        pad_id=3,
+        num_threads=1,
+        minloglevel=2,
+    )
+    (out / "tokenizer.vocab").unlink()
+    tokenizer = LlamaTokenizer.from_pretrained(
+        out,
+        add_prefix_space=False,
+        add_bos_token=False,
+        add_eos_token=False,
+        pad_token="<pad>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        model_max_length=CONTEXT_TOKENS,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(out)
+    return tokenizer
+
+
+def _sentences(texts: list[str]) -> Iterator[str]:
+    """SentencePiece wants short lines (4192 bytes at most)."""
+    for text in dict.fromkeys(texts):
+        words = text.split(" ")
+        for start in range(0, len(words), 100):
+            yield " ".join(words[start : start + 100])
+
+
+def new_model(tokenizer: LlamaTokenizer, pieces: int) -> LlamaForCausalLM:
+    """An untrained Llama of about 4 million parameters."""
+    config = LlamaConfig(
+        vocab_size=math.ceil(pieces / 64) * 64,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=CONTEXT_TOKENS,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
+    )
+    return model
+
+
+def samples(texts: list[str], tokenizer: LlamaTokenizer, chance: random.Random) -> Iterator[list[int]]:
+    """Endless token sequences: windows of the text, every second one as a chat turn and its continuation."""
+    words = [text.split(" ") for text in dict.fromkeys(texts)]
+    weights = [math.sqrt(len(text)) for text in words]
+    while True:
+        document = chance.choices(words, weights)[0]
+        length = chance.randint(60, 120)
+        start = chance.randint(0, max(0, len(document) - length))
+        window = document[start : start + length]
+        if chance.random() < 0.5:
+            text = " ".join(window)
+        else:
+            cut = chance.randint(len(window) // 3, 2 * len(window) // 3)
+            turns = [
+                {"role": "user", "content": " ".join(window[:cut])},
+                {"role": "assistant", "content": " ".join(window[cut:])},
+            ]
+            text = tokenizer.apply_chat_template(turns, tokenize=False)
+        yield tokenizer.encode(text, add_special_tokens=False)
+
+
+def batches(texts: list[str], tokenizer: LlamaTokenizer, seed: int) -> Iterator[torch.Tensor]:
+    """Endless batches (BATCH_ROWS, SEQUENCE_TOKENS): samples packed end to end, so no position is padding."""
+    source, buffer = samples(texts, tokenizer, random.Random(seed)), list[int]()
+    while True:
+        while len(buffer) < BATCH_ROWS * SEQUENCE_TOKENS:
+            buffer += next(source)
+        yield torch.tensor(buffer[: BATCH_ROWS * SEQUENCE_TOKENS]).view(BATCH_ROWS, SEQUENCE_TOKENS)
+        buffer = buffer[BATCH_ROWS * SEQUENCE_TOKENS :]
+
+
+def pretrain(model: LlamaForCausalLM, source: Iterator[torch.Tensor], steps: int) -> float:
+    """Plain language modelling; returns the last loss (nats per token)."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, steps))
+    started, loss_value = time.monotonic(), math.nan
+    model.train()
+    for step in range(1, steps + 1):
+        batch = next(source)
+        loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 20 == 0 or step == steps:
+            loss_value = loss.item()
+            seconds = time.monotonic() - started
+            rate = step * BATCH_ROWS * SEQUENCE_TOKENS / seconds
+            left = seconds / step * (steps - step)
+            print(
+                f"pre-training: step {step}/{steps}, loss {loss_value:.3f}, {rate:.0f} tokens/s, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+    return loss_value
+
+
+def _learning_rate_factor(step: int, steps: int) -> float:
+    warm = min(1.0, (step + 1) / WARMUP_STEPS)
+    return warm * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
+
+
+def build(dataset: Path, out: Path, steps: int, seed: int) -> None:
+    """Write the model directory `out`."""
+    texts = read_corpus(dataset)
+    if not texts:
+        print(f"build_base_model: no documents in {dataset}", file=sys.stderr)
+        sys.exit(2)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    tokenizer = build_tokenizer(texts, out)
+    model = new_model(tokenizer, len(tokenizer))
+    print(
+        f"base model: {model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens, {len(texts)} documents",
+        file=sys.stderr,
+    )
+    loss = pretrain(model, batches(texts, tokenizer, seed), steps)
+    model.save_pretrained(out)
+    report = {"parameters": model.num_parameters(), "documents": len(texts), "steps": steps, "loss": loss, "seed": seed}
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pre-train a small Llama base model on a text corpus.")
+    parser.add_argument("--dataset", type=Path, required=True, help="corpus.jsonl, or the folder that holds it")
+    parser.add_argument("--out", type=Path, required=True, help="model directory to write")
+    parser.add_argument("--steps", type=int, default=300, help="optimizer steps")
+    parser.add_argument("--seed", type=int, default=17)
+    arguments = parser.parse_args()
+    build(arguments.dataset, arguments.out, arguments.steps, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
