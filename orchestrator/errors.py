@@ -6,6 +6,7 @@
     ├── NotAllowedError          3  does not fit, or is not allowed
     ├── GateFailedError          4  a gate failed
     └── InfrastructureError      5  a process, an engine, a node or the network failed
+        ├── WorkerDiedError      5  a stage's process died without a word; the stage is tried again
         └── EngineError          5  a serving engine did not start, died or answered nonsense
 
 A message says what was found, what was needed and what to do next. `as_record` and `from_record` carry an error
@@ -57,6 +58,10 @@ class GateFailedError(OrchError):
 
 class InfrastructureError(OrchError):
     """A process, a node, a disk or the network failed; the same command may work later."""
+
+
+class WorkerDiedError(InfrastructureError):
+    """A stage's process was killed, or its node went away."""
 
 
 class EngineError(InfrastructureError):

@@ -1,0 +1,134 @@
+"""Running our functions on Ray: detached (they outlive the command) or inside a placement group (one stage).
+
+A function is named by text, `package.module:function`, and gets plain values, so that nothing is pickled by reference
+to the caller's own code and a restarted actor can start it again.
+"""
+
+import importlib
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from orchestrator.errors import NotAllowedError, OrchError, WorkerDiedError, from_record
+from orchestrator.ray.connect import NAMESPACE
+
+_POLL_S = 0.2
+
+
+def start_detached(name: str, target: str, *args: Any, num_cpus: float = 0, num_gpus: float = 0) -> None:
+    """Run `target(*args)` in a named actor that outlives us, and again if its process dies, until it returns.
+
+    Starting a name that already runs changes nothing. An actor that reserves something sits in a placement group that
+    ends with it.
+    """
+    options: dict[str, Any] = {"name": name, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
+    if num_cpus or num_gpus:
+        group = _reserve(name, num_cpus, num_gpus, detached=True)
+        options |= {"scheduling_strategy": _inside(group), "num_gpus": num_gpus}
+    actor = _Detached.options(num_cpus=num_cpus, max_restarts=-1, **options).remote(name, target, args)
+    ray.get(actor.ping.remote())
+
+
+def is_running(name: str) -> bool:
+    """Whether a detached actor of that name lives."""
+    try:
+        ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
+def run_in_group(
+    name: str, target: str, *args: Any, num_cpus: float, num_gpus: float = 0, cancelled: Callable[[], bool]
+) -> Any:
+    """Run `target(*args)` in a placement group with these resources; its value, or None once `cancelled` says so.
+
+    Raises the target's own OrchError, NotAllowedError when the cluster can never give the resources, and
+    WorkerDiedError when the process or its node died.
+    """
+    group = _reserve(name, num_cpus, num_gpus, detached=False)
+    try:
+        strategy = {"scheduling_strategy": _inside(group), "num_gpus": num_gpus}
+        actor = _Attached.options(num_cpus=num_cpus, **strategy).remote()
+        answer = actor.call.remote(target, args)
+        while not ray.wait([answer], timeout=_POLL_S)[0]:
+            if cancelled():
+                ray.kill(actor)
+                return None
+        return _value(ray.get(answer))
+    except (ActorDiedError, ActorUnavailableError, RayActorError) as error:
+        raise WorkerDiedError(f"the process of {name} died: {error}") from error
+    except RayTaskError as error:
+        raise OrchError(f"{name} failed in a way that nobody foresaw:\n{error}") from error
+    finally:
+        remove_placement_group(group)
+
+
+def _reserve(name: str, num_cpus: float, num_gpus: float, *, detached: bool) -> PlacementGroup:
+    bundle = {kind: amount for kind, amount in (("CPU", num_cpus), ("GPU", num_gpus)) if amount}
+    have = ray.cluster_resources()
+    for kind, amount in bundle.items():
+        if have.get(kind, 0) < amount:
+            raise NotAllowedError(f"{name} needs {amount:g} {kind} on one node, the cluster has {have.get(kind, 0):g}")
+    # the time makes a group's name unique: a restarted head must not hand out an old group of the same name
+    unique = f"{name}.{time.time_ns()}"
+    return placement_group([bundle or {"CPU": 0.001}], name=unique, lifetime="detached" if detached else None)
+
+
+def _inside(group: PlacementGroup) -> PlacementGroupSchedulingStrategy:
+    return PlacementGroupSchedulingStrategy(placement_group=group, placement_group_capture_child_tasks=False)
+
+
+def _call(target: str, args: tuple[Any, ...]) -> Any:
+    module, function = target.split(":")
+    return getattr(importlib.import_module(module), function)(*args)
+
+
+def _value(answer: tuple[str, Any]) -> Any:
+    kind, value = answer
+    if kind == "error":
+        raise from_record(value)
+    return value
+
+
+class _Attachable:
+    """Calls one function; an expected error comes back as data, so that its type survives."""
+
+    def call(self, target: str, args: tuple[Any, ...]) -> tuple[str, Any]:
+        try:
+            return "value", _call(target, args)
+        except OrchError as error:
+            return "error", error.as_record()
+
+
+class _Detachable:
+    """Starts its function when it is made, so that Ray's restart of the actor is a restart of the function."""
+
+    def __init__(self, name: str, target: str, args: tuple[Any, ...]) -> None:
+        self._name = name
+        threading.Thread(target=self._run, args=(target, args), daemon=True).start()
+
+    def ping(self) -> None:
+        """Answers once the actor exists."""
+
+    def _run(self, target: str, args: tuple[Any, ...]) -> None:
+        try:
+            _call(target, args)
+        except Exception:  # the actor must end whatever its function did; Ray keeps this in its log
+            traceback.print_exc()
+        group = ray.util.get_current_placement_group()
+        if group is not None:
+            remove_placement_group(group)
+        ray.kill(ray.get_actor(self._name, namespace=NAMESPACE), no_restart=True)
+
+
+_Attached = ray.remote(_Attachable)
+_Detached = ray.remote(_Detachable)
+
