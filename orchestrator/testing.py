@@ -3,13 +3,18 @@
     async with FakeEngine(answer("He", "llo")) as engine:
         ...  # POST {engine.url}/chat/completions
 
+    with serving(answer("Hello")) as engine:
+        ...  # the same for a test that is not async
+
 A script is a function of the request's JSON body that yields raw bytes; it may raise `Cut` to break the connection or
 `Status` to answer with an error. Scripts wait on events, not on the clock.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 from aiohttp import web
@@ -105,3 +110,20 @@ class FakeEngine:
             self.abandoned.set()
             raise
         return response
+
+
+@contextmanager
+def serving(script: Script) -> Iterator[FakeEngine]:
+    """A FakeEngine in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    engine = FakeEngine(script)
+    try:
+        asyncio.run_coroutine_threadsafe(engine.__aenter__(), loop).result(10)
+        yield engine
+    finally:
+        asyncio.run_coroutine_threadsafe(engine.stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

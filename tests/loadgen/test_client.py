@@ -1,0 +1,116 @@
+"""The client against a real server that behaves well, badly, and not at all."""
+
+import asyncio
+import time
+
+import pytest
+from aiohttp import ClientSession
+
+from orchestrator.loadgen.client import chat
+from orchestrator.loadgen.metrics import failure
+from orchestrator.testing import DONE, Cut, FakeEngine, Status, answer, chunk
+
+
+def ask(script, *, timeout_s=10.0, stop=False):
+    async def body():
+        async with FakeEngine(script) as engine, ClientSession() as session:
+            if stop:
+                await engine.stop()
+            return await chat(session, engine.url, {"model": "fake"}, timeout_s=timeout_s)
+
+    return asyncio.run(body())
+
+
+def pieces(*parts):
+    async def script(body):
+        for part in parts:
+            if isinstance(part, Exception):
+                raise part
+            await asyncio.sleep(0)
+            yield part
+
+    return script
+
+
+FINISH, USAGE = chunk(None, finish="stop"), chunk(usage=(7, 3))
+
+
+def test_a_whole_answer():
+    record = ask(answer("one", "two", "three"))
+    assert failure(record) is None
+    assert len(record.content) == 3
+    assert (record.prompt_tokens, record.completion_tokens) == (7, 3)
+    assert record.sent < record.content[0] <= record.content[-1] <= record.ended
+
+
+def test_the_first_token_is_the_first_content_that_is_not_empty():
+    proceed = asyncio.Event()
+
+    async def script(body):
+        yield chunk(None)
+        yield chunk("")
+        await proceed.wait()
+        yield chunk("a")
+        yield FINISH + USAGE + DONE
+
+    async def body():
+        async with FakeEngine(script) as engine, ClientSession() as session:
+            asking = asyncio.create_task(chat(session, engine.url, {}, timeout_s=10))
+            while not engine.bodies:
+                await asyncio.sleep(0)
+            released = time.perf_counter()
+            proceed.set()
+            return released, await asking
+
+    released, record = asyncio.run(body())
+    assert record.content[0] >= released
+
+
+def test_events_cut_inside_a_character():
+    whole = chunk("\u00e9\U0001f642").replace(b"\\u00e9", "\u00e9".encode()) + FINISH + USAGE + DONE
+    record = ask(pieces(*(whole[at : at + 1] for at in range(len(whole)))))
+    assert failure(record) is None
+    assert len(record.content) == 1
+
+
+def test_cached_tokens_are_read():
+    usage = USAGE.replace(b'"total_tokens"', b'"prompt_tokens_details": {"cached_tokens": 5}, "total_tokens"')
+    assert ask(pieces(chunk("a"), FINISH, usage, DONE)).cached_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        (pieces(chunk("a"), Cut()), "disconnected"),
+        (pieces(Cut()), "disconnected"),
+        (pieces(chunk("a")), "cut_short"),
+        (pieces(chunk("a"), chunk(None, finish="abort"), USAGE, DONE), "finish_abort"),
+        (pieces(chunk("a"), FINISH, DONE), "no_usage"),
+        (pieces(chunk("a"), FINISH, USAGE), "no_done"),
+        (pieces(chunk("a"), b"data: {half\n\n"), "malformed"),
+        (pieces(b"data: [1, 2]\n\n"), "malformed"),
+        (pieces(b'data: {"error": {"message": "context"}}\n\n'), "server_error"),
+        (pieces(Status(503, {"error": {"message": "Loading model"}})), "http_503"),
+        (pieces(Status(429, {"error": {"message": "busy"}})), "http_429"),
+    ],
+)
+def test_every_failure_has_its_name(script, kind):
+    assert failure(ask(script)) == kind
+
+
+def test_a_failure_keeps_what_the_server_said():
+    assert "Loading model" in ask(pieces(Status(503, {"error": {"message": "Loading model"}}))).detail
+
+
+def test_no_server():
+    assert failure(ask(answer(), stop=True)) == "connect"
+
+
+def test_a_stall_is_a_timeout():
+    async def script(body):
+        yield chunk("a")
+        await asyncio.Event().wait()
+
+    record = ask(script, timeout_s=0.05)
+    assert failure(record) == "timeout"
+    assert len(record.content) == 1, "what arrived is kept"
