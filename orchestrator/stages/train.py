@@ -1,0 +1,174 @@
+"""The train stage: QLoRA, LoRA or full fine-tuning; the work is done by the worker program `train`.
+
+`check_base_model` needs no heavy library: `orch run` calls it before anything starts, when the base model is a folder
+on this machine.
+
+Leaves out: more than one node, preference tuning.
+"""
+
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from orchestrator.config import Model
+from orchestrator.errors import InputError
+from orchestrator.stages.base import Context, Outputs, Resources
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+ALL_LINEAR = "all-linear"
+
+
+class Config(Model):
+    """How the base model is fine-tuned; the names are axolotl's."""
+
+    adapter: Literal["qlora", "lora", "dora", "full"] = "qlora"
+    """`qlora`: adapters on 4-bit (NF4) weights; `lora`: adapters on 16- or 32-bit weights; `full`: all weights."""
+    lora_r: int = Field(default=16, ge=1)
+    """Rank of the adapter's matrices."""
+    lora_alpha: int = Field(default=32, ge=1)
+    """Scale of the adapter; its output is multiplied by lora_alpha / lora_r."""
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs that is dropped while training."""
+    lora_target_modules: list[str] | str = ALL_LINEAR
+    """`all-linear`, a list of module names (the end of their path is enough), or one regular expression."""
+    sequence_len: int = Field(default=1024, ge=8)
+    """Tokens after which a row is cut off."""
+    sample_packing: bool = False
+    """Put several rows into one sequence of sequence_len; flash attention keeps them apart."""
+    micro_batch_size: int = Field(default=1, ge=1)
+    """Rows (or packed sequences) in one forward pass on one device."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Forward passes per optimizer step."""
+    num_epochs: float = Field(default=1, gt=0)
+    """Passes over the training rows."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps after which training ends, whatever num_epochs says."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Peak learning rate."""
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    """How the learning rate falls after its peak."""
+    warmup_steps: float = Field(default=0.03, ge=0)
+    """Steps in which the learning rate rises to its peak; below 1 it is a share of all steps."""
+    seed: int = 17
+    """Seed of the adapter's start values, of dropout and of the order of rows."""
+    save_steps: int = Field(default=100, ge=1)
+    """Optimizer steps between two checkpoints."""
+    extra: dict[str, Any] = {}
+    """Anything else that TRL's SFTConfig takes, checked by it before the model is loaded."""
+
+    @field_validator("adapter")
+    @classmethod
+    def _available(cls, value: str) -> str:
+        if value == "dora":
+            raise ValueError("adapter 'dora' is not available yet; use qlora, lora or full")
+        return value
+
+
+def estimate(config: Config) -> Resources:
+    """All that a laptop has; a cluster's plan gives it a GPU."""
+    return Resources(num_cpus=2)
+
+
+def run(config: Config, context: Context) -> Outputs:
+    """Train from the newest complete checkpoint of the stage's folder, or from the start."""
+    base_model = context.inputs["prepare"].artifacts["base_model"]
+    if Path(base_model).is_dir():
+        check_base_model(Path(base_model), config)
+    result = context.worker(
+        "train",
+        {
+            "config": config.model_dump(),
+            "base_model": base_model,
+            "train": context.inputs["data"].artifacts["train"],
+            "directory": str(context.directory),
+        },
+    )
+    return Outputs(artifacts=result["artifacts"], metrics=result["metrics"], report=result["report"])
+
+
+def check_base_model(directory: Path, config: Config) -> None:
+    """Raises InputError unless `directory` is a model that this configuration can train.
+
+    Reads config.json and the names in the safetensors headers, no weights.
+    """
+    missing = missing_parts(directory)
+    if missing:
+        raise InputError(
+            f"{directory} is not a model directory: {'; '.join(missing)}",
+            next_step="give a hub id, or a folder that `save_pretrained` wrote",
+        )
+    if config.adapter == "full" or config.lora_target_modules == ALL_LINEAR:
+        return
+    modules = linear_modules(directory)
+    if modules and not any(is_target(name, config.lora_target_modules) for name in modules):
+        raise nothing_to_train(config.lora_target_modules, modules)
+
+
+def missing_parts(directory: Path) -> list[str]:
+    """What a Hugging Face model directory needs and this one lacks, one sentence each."""
+    if not directory.is_dir():
+        return ["no such folder"]
+    missing = []
+    try:
+        described = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(described, dict) or not (described.get("model_type") or described.get("architectures")):
+            missing.append("config.json names neither model_type nor architectures")
+    except FileNotFoundError:
+        missing.append("no config.json")
+    except ValueError:
+        missing.append("config.json is not JSON")
+    if not _weight_files(directory) and not any(directory.glob("pytorch_model*.bin")):
+        missing.append("no weights (*.safetensors)")
+    if not any((directory / name).is_file() for name in TOKENIZER_FILES):
+        missing.append(f"no tokenizer ({' or '.join(TOKENIZER_FILES[:2])})")
+    return missing
+
+
+def linear_modules(directory: Path) -> list[str]:
+    """Paths of the modules with a two-dimensional weight, embeddings left out; empty without safetensors files."""
+    names = []
+    for file in _weight_files(directory):
+        for name, tensor in _safetensors_header(file).items():
+            two = name.endswith(".weight") and len(tensor.get("shape", ())) == 2
+            if two and "embed" not in name and not name.startswith("lm_head"):
+                names.append(name.removesuffix(".weight"))
+    return sorted(names)
+
+
+def is_target(module: str, targets: list[str] | str) -> bool:
+    """Whether PEFT would put an adapter on `module`: a regular expression matches all of it, a list its end."""
+    if targets == ALL_LINEAR:
+        return True
+    if isinstance(targets, str):
+        return re.fullmatch(targets, module) is not None
+    return any(module == target or module.endswith(f".{target}") for target in targets)
+
+
+def nothing_to_train(targets: list[str] | str, modules: list[str]) -> InputError:
+    """The error for targets that no module matches."""
+    ends = sorted({module.rpartition(".")[2] for module in modules})
+    return InputError(
+        f"the adapter has nothing to train: lora_target_modules {targets!r} matches no linear module of the base model",
+        next_step=f"use {ALL_LINEAR}, or some of: {', '.join(ends)}",
+    )
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.safetensors"))
+
+
+def _safetensors_header(file: Path) -> dict[str, Any]:
+    """Tensor name -> {dtype, shape, data_offsets}: 8 bytes of length (little endian), then JSON."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+    except (struct.error, ValueError, MemoryError, OverflowError) as error:
+        raise InputError(f"{file} is not a safetensors file: {error}") from error
+    header.pop("__metadata__", None)
+    return dict(header)

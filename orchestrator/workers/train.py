@@ -1,0 +1,364 @@
+"""Fine-tunes one model on one node: TRL's SFTTrainer, PEFT and bitsandbytes; the same code on CPU, CUDA and ROCm.
+
+Request: config (the recipe's `train` section), base_model, train (parquet: input_ids, assistant_masks), directory.
+Writes `adapter` (or `model` for full fine-tuning) into the directory, with the tokenizer and `training.json`, which
+says how the base was loaded. Checkpoints lie in `checkpoints`; one counts only once its `complete` mark is written.
+SIGTERM saves a checkpoint and exits with 143; the same request later goes on from it.
+"""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from peft import LoraConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    TrainerCallback,
+    set_seed,
+)
+from trl import SFTConfig, SFTTrainer
+
+from orchestrator.errors import InputError
+from orchestrator.workers.protocol import disk_full, emit, main
+
+COMPLETE = "complete"
+KEPT_CHECKPOINTS = 2
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
+EXIT_ON_SIGTERM = 143
+OWNED = {  # SFTConfig's name -> the recipe's, for a clear refusal in `extra`
+    "max_length": "sequence_len",
+    "packing": "sample_packing",
+    "per_device_train_batch_size": "micro_batch_size",
+    "gradient_accumulation_steps": "gradient_accumulation_steps",
+    "num_train_epochs": "num_epochs",
+    "max_steps": "max_steps",
+    "learning_rate": "learning_rate",
+    "lr_scheduler_type": "lr_scheduler",
+    "warmup_steps": "warmup_steps",
+    "seed": "seed",
+    "save_steps": "save_steps",
+    "output_dir": None,
+}
+
+
+def work(request: dict[str, Any]) -> dict[str, Any]:
+    """Train, save, and say what came out."""
+    emit("pid", pid=os.getpid())
+    stop = Stop()
+    config, directory = request["config"], Path(request["directory"])
+    set_seed(config["seed"])
+    device, dtype = pick_device()
+    arguments = training_arguments(config, directory, device, dtype)
+    tokenizer = AutoTokenizer.from_pretrained(request["base_model"])
+    model, quantization = load_base(request["base_model"], config["adapter"], device, dtype)
+    end_of_turn = end_of_turn_ids(tokenizer, model)
+    progress = Progress()
+    trainer = Trainer(
+        end_of_turn=end_of_turn,
+        model=model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_parquet(request["train"], cache_dir=str(directory / "cache")),
+        processing_class=tokenizer,
+        peft_config=adapter_config(config, model),
+        callbacks=[progress, MarkComplete(), stop],
+    )
+    # TRL casts a quantized model's adapter to bf16. Without bf16 arithmetic that only loses small updates.
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad and dtype == torch.float32:
+            parameter.data = parameter.data.float()
+    started = time.monotonic()
+    fit(trainer, directory / "checkpoints")
+    if stop.asked:
+        emit("log", message=f"stopped at step {trainer.state.global_step}; a checkpoint is saved")
+        os._exit(EXIT_ON_SIGTERM)
+    trainer.require_end_of_turn_loss()
+    about = {
+        "method": config["adapter"],
+        "quantization": quantization,
+        "base_model": request["base_model"],
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": str(device),
+        "seed": config["seed"],
+        "end_of_turn_ids": sorted(end_of_turn),
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
+    name = "model" if config["adapter"] == "full" else "adapter"
+    with full_disk_is_named(directory):
+        save(trainer, tokenizer, request["base_model"], about, directory / name)
+    shutil.rmtree(directory / "cache", ignore_errors=True)
+    return {
+        "artifacts": {name: str(directory / name)},
+        "metrics": metrics(trainer, time.monotonic() - started),
+        "report": {"loss_curve": loss_curve(trainer.state.log_history), "training": about},
+    }
+
+
+def pick_device() -> tuple[torch.device, torch.dtype]:
+    """The accelerator in bf16 where it has that, else the CPU in fp32 (bf16 on a CPU without AMX is slower)."""
+    if not torch.cuda.is_available():  # true for ROCm, too
+        return torch.device("cpu"), torch.float32
+    return torch.device("cuda", 0), torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def training_arguments(config: dict[str, Any], directory: Path, device: torch.device, dtype: torch.dtype) -> SFTConfig:
+    """TRL's own arguments; InputError for anything in `extra` that it does not take or that the recipe owns."""
+    extra = config["extra"]
+    for key in extra:
+        if key in OWNED:
+            where = f"; set train.{OWNED[key]}" if OWNED[key] else ""
+            raise InputError(f"train.extra.{key} is set by orch itself{where}")
+    values = {
+        "output_dir": str(directory / "checkpoints"),
+        "max_length": config["sequence_len"],
+        "packing": config["sample_packing"],
+        "per_device_train_batch_size": config["micro_batch_size"],
+        "gradient_accumulation_steps": config["gradient_accumulation_steps"],
+        "num_train_epochs": config["num_epochs"],
+        "max_steps": config["max_steps"] or -1,
+        "learning_rate": config["learning_rate"],
+        "lr_scheduler_type": config["lr_scheduler"],
+        "warmup_steps": config["warmup_steps"],
+        "seed": config["seed"],
+        "save_steps": config["save_steps"],
+        "save_total_limit": KEPT_CHECKPOINTS,
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": device.type == "cpu",
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+        "gradient_checkpointing": device.type != "cpu",
+        "dataloader_pin_memory": device.type != "cpu",
+    }
+    try:
+        return SFTConfig(**values | extra)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"train.extra: TRL's SFTConfig refuses it: {error}") from error
+
+
+def load_base(base: str, adapter: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, dict[str, Any] | None]:
+    """The base model on `device`, and how it was quantized (None where it was not)."""
+    settings = None
+    if adapter == "qlora":
+        # BitsAndBytesConfig's own defaults (fp4, fp32 compute, no double quantization) are not QLoRA's.
+        settings = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=dtype, quantization_config=settings, device_map={"": device}
+    )
+    return model, settings.to_dict() if settings else None
+
+
+def adapter_config(config: dict[str, Any], model: torch.nn.Module) -> LoraConfig | None:
+    """PEFT's settings, None for full fine-tuning. InputError when no module would get an adapter."""
+    if config["adapter"] == "full":
+        return None
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    settings = LoraConfig(
+        r=config["lora_r"],
+        lora_alpha=config["lora_alpha"],
+        lora_dropout=config["lora_dropout"],
+        target_modules=config["lora_target_modules"],
+        task_type="CAUSAL_LM",
+    )
+    if config["lora_target_modules"] != "all-linear":
+        from peft.tuners.tuners_utils import check_target_module_exists
+
+        if not any(check_target_module_exists(settings, name) for name in linear):
+            ends = sorted({name.rpartition(".")[2] for name in linear})
+            raise InputError(
+                "the adapter has nothing to train: lora_target_modules "
+                f"{config['lora_target_modules']!r} matches no linear module of the base model",
+                next_step=f"use all-linear, or some of: {', '.join(ends)}",
+            )
+    return settings
+
+
+def end_of_turn_ids(tokenizer: Any, model: Any) -> set[int]:
+    """Tokens that stop generation: the tokenizer's EOS and those of the generation config."""
+    listed = model.generation_config.eos_token_id
+    ids = set(listed if isinstance(listed, list) else [] if listed is None else [listed])
+    return ids | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set())
+
+
+class Trainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer that counts on how many end-of-turn tokens a loss was really computed."""
+
+    def __init__(self, *, end_of_turn: set[int], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._end_of_turn = torch.tensor(sorted(end_of_turn))
+        self._ends_trained: torch.Tensor | int = 0
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+        labels = inputs["labels"]
+        self._ends_trained = self._ends_trained + torch.isin(labels, self._end_of_turn.to(labels.device)).sum()
+        return super().compute_loss(model, inputs, *arguments, **named)
+
+    def require_end_of_turn_loss(self) -> None:
+        """Raises InputError when training ran and never saw an end-of-turn label: the model would not stop."""
+        if isinstance(self._ends_trained, torch.Tensor) and not self._ends_trained.item():
+            raise InputError(
+                "no end-of-turn token was among the trained tokens: the model did not learn to stop",
+                next_step="raise sequence_len, so that the answers' ends are not cut off",
+            )
+
+
+class Progress(TrainerCallback):  # type: ignore[misc]
+    """Sends a progress event at every logging step, and writes the speed into the history that checkpoints keep."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+        self._last: tuple[float, float] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._first = (time.monotonic(), state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if not logs or "loss" not in logs or self._first is None:
+            return
+        now, tokens = time.monotonic(), float(logs.get("num_tokens", 0))
+        since, before = self._last or (self._first[0], 0.0)
+        speed = (tokens - before) / max(now - since, 1e-9)
+        self._last = (now, tokens)
+        state.log_history[-1]["tokens_per_s"] = speed
+        done = max(state.global_step - self._first[1], 1)
+        eta = (now - self._first[0]) / done * (state.max_steps - state.global_step)
+        emit(
+            "progress",
+            step=state.global_step,
+            steps=state.max_steps,
+            loss=float(logs["loss"]),
+            tokens_per_s=speed,
+            eta_s=eta,
+        )
+
+
+class MarkComplete(TrainerCallback):  # type: ignore[misc]
+    """Marks a checkpoint once all its files are written."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+class Stop(TrainerCallback):  # type: ignore[misc]
+    """On SIGTERM: finish the step, save a checkpoint, stop. Before the first step there is nothing to save."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._training = False
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, *_: Any) -> None:
+        self.asked = True
+        if not self._training:
+            os._exit(EXIT_ON_SIGTERM)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._training = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.asked:
+            control.should_save = True
+            control.should_training_stop = True
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The complete checkpoint with the most steps; half-written ones are removed."""
+    found = list(folder.glob("checkpoint-*"))
+    for checkpoint in found:
+        if not (checkpoint / COMPLETE).exists():
+            shutil.rmtree(checkpoint)
+    complete = [checkpoint for checkpoint in found if checkpoint.exists()]
+    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def fit(trainer: SFTTrainer, checkpoints: Path) -> None:
+    """Train from the newest complete checkpoint, if there is one."""
+    checkpoint = newest_checkpoint(checkpoints)
+    if checkpoint is not None:
+        emit("log", message=f"resuming from {checkpoint.name}")
+    with full_disk_is_named(checkpoints):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+class full_disk_is_named:  # noqa: N801 - reads as a statement
+    """Turns every form in which libraries report a full disk into the one clear error."""
+
+    def __init__(self, where: Path) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None and any(is_disk_full(cause) for cause in chain(error)):
+            raise disk_full(self._where) from error
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """safetensors keeps the text of the system's error only; torch's zip writer does not even keep that."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    signs = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "PytorchStreamWriter failed writing")
+    return any(sign in str(error) for sign in signs)
+
+
+def save(trainer: SFTTrainer, tokenizer: Any, base: str, about: dict[str, Any], target: Path) -> None:
+    """Write the adapter (or model) folder in one step: tokenizer, chat template and stop tokens go with it."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    trainer.save_model(str(partial))
+    tokenizer.save_pretrained(partial)
+    trainer.accelerator.unwrap_model(trainer.model).generation_config.save_pretrained(partial)
+    vocabulary = Path(base) / "tokenizer.model"
+    if vocabulary.is_file():  # llama.cpp's converter reads it; `save_pretrained` does not write it
+        shutil.copy(vocabulary, partial)
+    (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
+    (partial / "training.json").write_text(json.dumps(about, indent=2, default=str) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def loss_curve(history: list[dict[str, Any]]) -> list[list[float]]:
+    """[[step, loss, tokens/s], ...] of the whole run, resumed or not."""
+    return [[entry["step"], entry["loss"], entry.get("tokens_per_s", 0.0)] for entry in history if "loss" in entry]
+
+
+def metrics(trainer: SFTTrainer, seconds: float) -> dict[str, float]:
+    """Numbers of the whole run; `loss` is the mean of the last tenth of the steps."""
+    curve = loss_curve(trainer.state.log_history)
+    tail = curve[-max(1, len(curve) // 10) :]
+    speeds = sorted(entry[2] for entry in curve)
+    return {
+        "loss": sum(entry[1] for entry in tail) / len(tail),
+        "steps": trainer.state.global_step,
+        "tokens_per_s": speeds[len(speeds) // 2],
+        "seconds": seconds,
+        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+    }
+
+
+if __name__ == "__main__":
+    main(work)
