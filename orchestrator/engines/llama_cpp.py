@@ -1,0 +1,227 @@
+"""llama.cpp: GGUF files made by its own converter, served by its own server.
+
+The server is a `llama-server` on PATH (one built for this machine's accelerator), else the one inside the prebuilt
+`xllamacpp` wheel; both take the same options. Leaves out: K-quants (they need `llama-quantize`), adapters, drafts.
+"""
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from orchestrator import processes
+from orchestrator.config import Model
+from orchestrator.engines import _llama_cpp_source as source
+from orchestrator.engines import client
+from orchestrator.engines.base import EngineMetrics, Message, Support
+from orchestrator.errors import InfrastructureError, InputError
+from orchestrator.plugins import nearest
+
+LIBRARIES = ("xllamacpp", "gguf")
+QUANTIZATIONS = ("F32", "F16", "BF16", "Q8_0")
+# fmt: off
+_NEEDS_QUANTIZE = (
+    "Q2_K", "Q2_K_S", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_0", "Q5_1",
+    "Q5_K_S", "Q5_K_M", "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS",
+    "IQ3_S", "IQ3_M", "IQ4_XS", "IQ4_NL", "TQ1_0", "TQ2_0", "MXFP4_MOE",
+)
+# fmt: on
+_CONTROL_TOKEN, _USER_DEFINED_TOKEN = 3, 4
+_SSE_PING_S = 1
+"""llama-server notices SIGTERM in an idle stream only at its next ping; its default of 30 s delays every stop."""
+
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
+
+
+class Options(Model):
+    """`engine_args` for llama.cpp."""
+
+    n_ctx: int = Field(default=8192, ge=64)
+    """Tokens of context over all slots; one request gets n_ctx / parallel, at most what the model was trained for."""
+    parallel: int = Field(default=4, ge=1, le=256)
+    """Requests that are generated at the same time (slots)."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads that compute; by default as many as the machine has cores."""
+    batch_size: int = Field(default=2048, ge=1)
+    """Tokens that are submitted together, at most."""
+    ubatch_size: int = Field(default=512, ge=1)
+    """Tokens that are computed together, at most."""
+    n_gpu_layers: int = Field(default=-1, ge=-1)
+    """Layers kept in accelerator memory; -1: as many as fit. Without an accelerator it means nothing."""
+    flash_attn: Literal["auto", "on", "off"] = "auto"
+    """Flash attention."""
+    cache_type_k: CacheType = "f16"
+    """Number format of the cached keys."""
+    cache_type_v: CacheType = "f16"
+    """Number format of the cached values; a quantized one needs flash attention."""
+
+
+def version() -> str:
+    """Such as `xllamacpp 2026.10.11549`, or what `llama-server --version` says first."""
+    program = shutil.which("llama-server")
+    if program:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60)
+        return f"llama-server {(done.stderr or done.stdout).strip().partition(chr(10))[0]}"
+    try:
+        return f"xllamacpp {importlib.metadata.version('xllamacpp')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def supports(quantization: str, accelerator: str | None) -> Support:
+    """Every GGUF type runs on every accelerator that the server was built for, and on the CPU."""
+    if quantization in QUANTIZATIONS:
+        return Support(ok=True)
+    if quantization in _NEEDS_QUANTIZE:
+        reason = f"quantization {quantization} is not available yet: it needs llama-quantize; now: {_listed()}"
+        return Support(ok=False, reason=reason)
+    return Support(ok=False, reason=f"unknown quantization {quantization!r}; {nearest(quantization, _known())}")
+
+
+def command(model: Path, options: Options, *, host: str, port: int, alias: str) -> list[str]:
+    """The server's command line. `--fit off`: a context that does not fit is an error, not silently shortened."""
+    given: dict[str, Any] = {
+        "model": model,
+        "alias": alias,
+        "host": host,
+        "port": port,
+        "ctx-size": options.n_ctx,
+        "parallel": options.parallel,
+        "batch-size": options.batch_size,
+        "ubatch-size": options.ubatch_size,
+        "n-gpu-layers": "all" if options.n_gpu_layers < 0 else options.n_gpu_layers,
+        "flash-attn": options.flash_attn,
+        "cache-type-k": options.cache_type_k,
+        "cache-type-v": options.cache_type_v,
+        "sse-ping-interval": _SSE_PING_S,
+        "fit": "off",
+    }
+    if options.threads is not None:
+        given["threads"] = options.threads
+    flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    return [*_launcher(), *flags, "--metrics", "--jinja"]
+
+
+def environment(options: Options) -> dict[str, str]:
+    """Nothing: every option is on the command line."""
+    return {}
+
+
+def parse_metrics(text: str) -> EngineMetrics:
+    """From Prometheus lines such as `llamacpp:requests_processing 1`. llama.cpp has no number for its KV cache."""
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("llamacpp:"))
+    found = {name.removeprefix("llamacpp:"): float(value) for name, value in lines}
+    return EngineMetrics(
+        requests_running=found.get("requests_processing"),
+        requests_waiting=found.get("requests_deferred"),
+        prompt_tokens_total=found.get("prompt_tokens_total"),
+        generated_tokens_total=found.get("tokens_predicted_total"),
+    )
+
+
+def exported_name(name: str) -> str:
+    """`gguf` -> `gguf.gguf`."""
+    return f"{name}.gguf"
+
+
+def export(merged: Path, quantization: str, out: Path, *, home: Path, log: Path) -> None:
+    """Convert a merged model to one GGUF file, check it, and only then give it its name."""
+    converter = source.ensure_converter(home)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        partial = Path(folder) / out.name
+        line = [sys.executable, str(converter), str(merged), "--outfile", str(partial)]
+        code = processes.start([*line, "--outtype", quantization.lower()], log=log).wait()
+        if code or not partial.exists():
+            _raise_conversion(merged, code, log)
+        check(partial, merged)
+        partial.rename(out)
+
+
+def check(gguf_file: Path, merged: Path) -> None:
+    """Raises InputError unless the GGUF file treats the chat's special tokens and template as the merged model does.
+
+    A marker such as <|im_start|> that is typed as ordinary text is cut into pieces, and no prompt matches training.
+    """
+    import gguf
+
+    fields = gguf.GGUFReader(gguf_file).fields
+    config = json.loads((merged / "tokenizer_config.json").read_text())
+    template = (merged / "chat_template.jinja").read_text()
+    kinds = _field(fields, "tokenizer.ggml.token_type") or []
+    tokens = _field(fields, "tokenizer.ggml.tokens") or []
+    kind_of = dict(zip(tokens, kinds, strict=True))
+    problems = _wrong_tokens(kind_of, _markers(merged, template))
+    if (_field(fields, "tokenizer.chat_template") or "").strip() != template.strip():
+        problems.append("its chat template is not the model's chat_template.jinja")
+    end = _field(fields, "tokenizer.ggml.eos_token_id")
+    if end is None or tokens[end] != config["eos_token"]:
+        problems.append(f"its end token is {tokens[end] if end is not None else None!r}, not {config['eos_token']!r}")
+    if problems:
+        raise InputError(
+            f"the GGUF file made of {merged} would not chat as trained: {'; '.join(problems)}",
+            next_step="make the chat markers special tokens of the base model's tokenizer (SentencePiece: control symbols)",
+        )
+
+
+def chat_template(url: str) -> str:
+    """From /props."""
+    return str(client.call(f"{client.root(url)}/props")["chat_template"])
+
+
+def prompt_tokens(url: str, messages: Sequence[Message]) -> list[int]:
+    """/apply-template, then /tokenize as the chat endpoint does it."""
+    prompt = client.call(f"{client.root(url)}/apply-template", {"messages": list(messages)})["prompt"]
+    body = {"content": prompt, "add_special": True, "parse_special": True}
+    return list(client.call(f"{client.root(url)}/tokenize", body)["tokens"])
+
+
+def next_token_logprobs(url: str, tokens: Sequence[int], top: int) -> dict[int, float]:
+    """/completion for one token; with `post_sampling_probs` off, the softmax over the whole vocabulary."""
+    body = {"prompt": list(tokens), "n_predict": 1, "n_probs": top, "temperature": 0, "post_sampling_probs": False}
+    reply = client.call(f"{client.root(url)}/completion", {**body, "cache_prompt": True})
+    return {entry["id"]: entry["logprob"] for entry in reply["completion_probabilities"][0]["top_logprobs"]}
+
+
+def _launcher() -> list[str]:
+    program = shutil.which("llama-server")
+    return [program] if program else [sys.executable, "-m", "orchestrator.workers.llama_server"]
+
+
+def _listed() -> str:
+    return ", ".join(QUANTIZATIONS)
+
+
+def _known() -> list[str]:
+    return [*QUANTIZATIONS, *_NEEDS_QUANTIZE]
+
+
+def _raise_conversion(merged: Path, code: int, log: Path) -> None:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    said = "\n".join(lines[-6:])
+    if code > 128:
+        raise InfrastructureError(f"llama.cpp's converter was ended by {processes.died_of(code)}:\n{said}")
+    raise InputError(f"llama.cpp's converter cannot convert {merged}:\n{said}", next_step=f"read {log}")
+
+
+def _field(fields: Any, name: str) -> Any:
+    return fields[name].contents() if name in fields else None
+
+
+def _markers(merged: Path, template: str) -> dict[str, bool]:
+    """The added tokens that the chat template writes -> whether the tokenizer calls them special."""
+    added = json.loads((merged / "tokenizer.json").read_text())["added_tokens"]
+    return {token["content"]: bool(token["special"]) for token in added if token["content"] in template}
+
+
+def _wrong_tokens(kind_of: dict[str, int], markers: dict[str, bool]) -> list[str]:
+    """Special markers must be control tokens; added ones that are not special may be user-defined."""
+    allowed = {True: {_CONTROL_TOKEN}, False: {_CONTROL_TOKEN, _USER_DEFINED_TOKEN}}
+    wrong = [token for token, special in markers.items() if kind_of.get(token) not in allowed[special]]
+    return [f"{token!r} is not a control token but type {kind_of.get(token)}" for token in wrong]
