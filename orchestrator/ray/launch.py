@@ -16,10 +16,11 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError,
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.errors import NotAllowedError, OrchError, WorkerDiedError, from_record
+from orchestrator.errors import InfrastructureError, NotAllowedError, OrchError, WorkerDiedError, from_record
 from orchestrator.ray.connect import NAMESPACE
 
 _POLL_S = 0.2
+_TRIES = 10
 
 
 def start_detached(name: str, target: str, *args: Any, num_cpus: float = 0, num_gpus: float = 0) -> None:
@@ -32,8 +33,16 @@ def start_detached(name: str, target: str, *args: Any, num_cpus: float = 0, num_
     if num_cpus or num_gpus:
         group = _reserve(name, num_cpus, num_gpus, detached=True)
         options |= {"scheduling_strategy": _inside(group), "num_gpus": num_gpus}
-    actor = _Detached.options(num_cpus=num_cpus, max_restarts=-1, **options).remote(name, target, args)
-    ray.get(actor.ping.remote())
+    for _ in range(_TRIES):
+        actor = _Detached.options(num_cpus=num_cpus, max_restarts=-1, **options).remote(name, target, args)
+        try:
+            ray.get(actor.ping.remote())
+            return
+        except RayActorError:  # an actor of this name was just ending
+            time.sleep(_POLL_S)
+    raise InfrastructureError(
+        f"{name} could not be started", next_step="see `orch status`, then the same command again"
+    )
 
 
 def is_running(name: str) -> bool:
@@ -131,4 +140,3 @@ class _Detachable:
 
 _Attached = ray.remote(_Attachable)
 _Detached = ray.remote(_Detachable)
-

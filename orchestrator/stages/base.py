@@ -10,17 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.config import Model
-
-
-class Resources(Model):
-    """What one stage reserves on the cluster while it runs."""
-
-    num_cpus: float = 1
-    """CPU cores, as Ray counts them."""
-    num_gpus: float = 0
-    """Accelerators on one node."""
-    disk_bytes: int = 0
-    """Free space in the store's folder that the stage needs to start; 0 where it is not known."""
+from orchestrator.planner.plan import Resources
 
 
 class Outputs(Model):
@@ -53,12 +43,23 @@ class Work(Protocol):
 class Context:
     """What a stage may use while it runs."""
 
+    home: Path
+    """Folder of the store."""
+    run: str
+    """Id of the run."""
+    digest: str
+    """Of the stage."""
+    cwd: Path
+    """Where the command was given: relative paths of the recipe start here."""
     directory: Path
     """The stage's own folder, named by its digest: a second attempt finds what the first one left (checkpoints)."""
     inputs: Mapping[str, Outputs]
     """Outputs of the earlier stages, by stage name."""
     emit: Emit
     worker: Work
+
+
+__all__ = ["Context", "Emit", "Outputs", "Resources", "Stage", "Work"]
 
 
 class Stage(Protocol):

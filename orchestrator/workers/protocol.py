@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from orchestrator.errors import InputError, OrchError
 
 _events = os.dup(1)
@@ -29,6 +31,9 @@ def main(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     os.dup2(2, 1)  # a library's print must not be read as an event
     request_path, result_path = Path(sys.argv[1]), Path(sys.argv[2])
     try:
+        # a worker that lost its owner may still be writing its last checkpoint: the next one waits for it
+        lock = FileLock(result_path.with_suffix(".lock"))
+        lock.acquire()
         result = work(json.loads(request_path.read_text()))
         partial = result_path.with_suffix(".partial")
         partial.write_text(json.dumps(result))

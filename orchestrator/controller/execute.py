@@ -1,0 +1,88 @@
+"""Executes one stage of a run, inside the Ray actor that holds the stage's resources."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from orchestrator import plugins, processes, stages
+from orchestrator.errors import OrchError, WorkerDiedError, from_record
+from orchestrator.planner.plan import Plan
+from orchestrator.stages.base import Context, Emit, Outputs
+from orchestrator.store.store import Store
+
+WORKER_GRACE_S = 30.0
+"""Between SIGTERM and SIGKILL of a worker: long enough to write a checkpoint."""
+
+
+def execute(home: str, run: str, stage: str) -> dict[str, Any]:
+    """Run the stage, or take the result of another run that made the same at the same time; its outputs as JSON.
+
+    Raises the stage's own OrchError.
+    """
+    store = Store(Path(home))
+    plan = Plan.model_validate(store.run(run).plan)
+    planned = plan.stage(stage)
+    assert planned is not None, f"the plan of {run} has a stage {stage}"
+    module = plugins.load(stages, stage)
+    directory = store.home / "stages" / f"{stage}-{planned.digest[:16]}"
+    directory.mkdir(parents=True, exist_ok=True)
+
+    def emit(kind: str, /, **data: Any) -> None:
+        store.record(kind, run=run, stage=stage, **data)
+
+    with FileLock(directory / "lock"):
+        made = store.finished_stage(planned.digest)
+        if made is not None and not hasattr(module, "refresh"):
+            return made.outputs or {}
+        context = Context(
+            home=store.home,
+            run=run,
+            digest=planned.digest,
+            cwd=Path(plan.directory),
+            directory=directory,
+            inputs=_inputs(store, run),
+            emit=emit,
+            worker=lambda name, request: run_worker(name, request, directory, emit),
+        )
+        outputs: Outputs = module.run(module.Config.model_validate(planned.config), context)
+        return outputs.model_dump()
+
+
+def run_worker(name: str, request: Mapping[str, Any], directory: Path, emit: Emit) -> dict[str, Any]:
+    """Run a worker program to its end and forward its events. Raises its OrchError, or WorkerDiedError."""
+    result, asked = directory / f"{name}.result.json", directory / f"{name}.request.json"
+    asked.write_text(json.dumps(request))
+    result.unlink(missing_ok=True)
+    command = [sys.executable, "-m", f"orchestrator.workers.{name}", str(asked), str(result)]
+    log = directory / f"{name}.log"
+    process = processes.start(command, log=log, grace_s=WORKER_GRACE_S, events=True)
+    error = _forward(process, emit)
+    code = process.wait()
+    if error is not None:
+        raise error
+    if code:
+        cause = f"the worker {name} died ({processes.died_of(code)})"
+        raise WorkerDiedError(f"{cause}:\n{process.last_lines()}", next_step=f"its whole log: {log}")
+    found: dict[str, Any] = json.loads(result.read_text())
+    return found
+
+
+def _forward(process: processes.GuardedProcess, emit: Emit) -> OrchError | None:
+    error = None
+    for line in process.lines():
+        event = json.loads(line)
+        kind = event.pop("kind")
+        if kind == "error":
+            error = from_record(event)
+        else:
+            emit(kind, **event)
+    return error
+
+
+def _inputs(store: Store, run: str) -> dict[str, Outputs]:
+    rows = store.stage_runs(run)
+    return {row.stage: Outputs.model_validate(row.outputs) for row in rows if row.outputs is not None}

@@ -1,0 +1,74 @@
+"""The plan: what a run will do, as one value. `orch plan` prints it, `orch run` executes it, the store keeps it."""
+
+from typing import Any
+
+from orchestrator.clusters.cluster import Cluster
+from orchestrator.config import Model
+
+
+class Resources(Model):
+    """What one stage reserves on one node while it runs."""
+
+    num_cpus: float = 1
+    """CPU cores, as Ray counts them."""
+    num_gpus: float = 0
+    """Accelerators."""
+    disk_bytes: int = 0
+    """Free space in the store's folder that the stage needs to start; 0 where it is not known."""
+
+
+class Gate(Model):
+    """A limit on one number that a stage measures."""
+
+    on: str
+    """Stage and metric, such as evaluate.exact_match.gain."""
+    min: float | None = None
+    """The smallest value that passes."""
+    max: float | None = None
+    """The largest value that passes."""
+
+    @property
+    def stage(self) -> str:
+        """The stage that measures it."""
+        return self.on.split(".", 1)[0]
+
+    @property
+    def metric(self) -> str:
+        """The name among the stage's metrics."""
+        return self.on.split(".", 1)[1]
+
+
+class PlannedStage(Model):
+    """One stage: what it reads, what it reserves, and the digest that says whether it has run before."""
+
+    name: str
+    config: dict[str, Any]
+    digest: str
+    """Of the configuration, the digests of the stages before it, the code and the libraries that matter."""
+    resources: Resources
+    reused_from: str | None = None
+    """The run whose result stands, found when the plan was made."""
+
+
+class Plan(Model):
+    """What `orch run` executes."""
+
+    recipe: str
+    """Name of the recipe."""
+    path: str
+    """File of the recipe."""
+    directory: str
+    """Where the command was given: relative paths and `prepare` commands start here."""
+    cluster: Cluster
+    accelerator: str | None
+    """The kind chosen from `resources.accelerators`; None where no stage needs one."""
+    stages: list[PlannedStage]
+    gates: list[Gate]
+    service: str | None
+    """The service that the run releases to."""
+    obstacles: list[str]
+    """Why this plan cannot run on this cluster; empty when it can."""
+
+    def stage(self, name: str) -> PlannedStage | None:
+        """The stage of that name."""
+        return next((stage for stage in self.stages if stage.name == name), None)

@@ -1,0 +1,96 @@
+"""What runs inside the detached actors: each owns one process, keeps it alive within bounds, and obeys the store.
+
+The store says what is wanted (a release in state starting or warm wants its engine), the owner makes it so. Stopping
+an engine is therefore a change of its release's state; the owner lets the requests in flight finish first.
+"""
+
+import socket
+import sys
+import time
+from pathlib import Path
+
+from orchestrator import engines, plugins, processes
+from orchestrator.engines import client
+from orchestrator.errors import EngineError
+from orchestrator.processes import GuardedProcess
+from orchestrator.serving import gateway
+from orchestrator.store.records import Release
+from orchestrator.store.store import Store
+
+MAX_STARTS = 4
+"""Of one engine or gateway within WINDOW_S; a crash loop ends there, with the last cause in the event log."""
+WINDOW_S = 600.0
+_WATCH_S = 0.2
+_DRAIN_TIMEOUT_S = 120.0
+
+
+def own_engine(home: str, service: str, number: int) -> None:
+    """Run the engine of a release for as long as the store wants it."""
+    store, starts = Store(Path(home)), list[float]()
+    while (release := store.release(service, number)).state in ("starting", "warm"):
+        if release.state == "warm":  # our last process died with its owner
+            store.move_release(release, "starting", reason="its owner was restarted")
+        starts = [start for start in starts if time.monotonic() - start < WINDOW_S] + [time.monotonic()]
+        try:
+            _run_engine(store, release)
+        except EngineError as error:
+            store.record("release.engine_lost", service=service, release=number, reason=error.message)
+            if len(starts) >= MAX_STARTS:
+                store.move_release(release, "failed", reason=error.message)
+                return
+
+
+def _run_engine(store: Store, release: Release) -> None:
+    """One engine process from start to end. Raises EngineError unless it ended because it was no longer wanted."""
+    engine = plugins.load(engines, release.spec["engine"])
+    port = _free_port()
+    options = engine.Options(**release.spec["engine_args"])
+    command = engine.command(Path(release.spec["model"]), options, host="127.0.0.1", port=port, alias=release.name)
+    log = store.home / "logs" / f"{release.name}.log"
+    process = processes.start(command, log=log, environment=engine.environment(options))
+    try:
+        url = f"http://127.0.0.1:{port}/v1"
+        client.wait_until_ready(url, release.name, process)
+        store.move_release(release, "warm", url=url, model=release.name, pid=process.pid)
+        _watch(store, release, process)
+        _drain(release)
+    finally:
+        process.stop()
+
+
+def _watch(store: Store, release: Release, process: GuardedProcess) -> None:
+    changed = store.watch()
+    while True:
+        code = process.poll()
+        if code is not None:
+            store.move_release(release, "starting", reason=f"its engine died: {processes.died_of(code)}")
+            raise EngineError(f"the engine of {release.name} died ({processes.died_of(code)}):\n{process.last_lines()}")
+        if changed() and store.release(release.service, release.number).state != "warm":
+            return
+        time.sleep(_WATCH_S)
+
+
+def _drain(release: Release) -> None:
+    deadline = time.monotonic() + _DRAIN_TIMEOUT_S
+    while gateway.in_flight(release.spec["port"], release.name) and time.monotonic() < deadline:
+        time.sleep(_WATCH_S)
+
+
+def own_gateway(home: str, port: int) -> None:
+    """Run the gateway until `orch down`; gives up after MAX_STARTS deaths within WINDOW_S."""
+    store, starts = Store(Path(home)), list[float]()
+    while len(starts) < MAX_STARTS:
+        starts = [start for start in starts if time.monotonic() - start < WINDOW_S] + [time.monotonic()]
+        command = [sys.executable, "-m", "orchestrator.gateway.app", "--port", str(port), "--home", home]
+        process = processes.start(command, log=store.home / "logs" / "gateway.log")
+        code = process.wait()
+        store.record("gateway.died", port=port, reason=processes.died_of(code), log=process.last_lines(3))
+        if code == 2:  # bad input, the port above all: another try meets the same
+            return
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,59 @@
+"""Bringing a service up: its gateway and the engines of the releases that must be warm. Call it as a Ray driver."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.errors import EngineError, InfrastructureError
+from orchestrator.serving import gateway
+from orchestrator.store.records import Release
+from orchestrator.store.store import Store
+
+ENGINE_CPUS = 0.25
+"""Reserved by a warm engine on a node without accelerators: it mostly waits, and three must fit beside a stage."""
+_TIMEOUT_S = 600.0
+
+
+def start_gateway(home: Path, port: int) -> None:
+    """Returns once this home's gateway answers. Raises InputError for a port in use, InfrastructureError otherwise."""
+    from orchestrator.ray import launch
+
+    gateway.check_port(port, home)
+    if gateway.is_ours(port, home):
+        return
+    launch.start_detached(f"gateway-{port}", "orchestrator.serving.owners:own_gateway", str(home), port)
+    if not _until(lambda: gateway.is_ours(port, home), 30):
+        raise InfrastructureError(
+            f"the gateway did not come up on port {port}", next_step=f"see {home}/logs/gateway.log"
+        )
+
+
+def start_engine(store: Store, release: Release) -> Release:
+    """Returns the release once its engine has generated tokens. Raises EngineError with the cause when it cannot."""
+    from orchestrator.ray import launch
+
+    name = f"engine-{release.name}"
+    if release.state != "starting" and not (release.state == "warm" and launch.is_running(name)):
+        store.move_release(release, "starting")
+    target = "orchestrator.serving.owners:own_engine"
+    num_gpus = release.spec["num_gpus"]
+    launch.start_detached(
+        name, target, str(store.home), release.service, release.number, num_cpus=ENGINE_CPUS, num_gpus=num_gpus
+    )
+    _until(lambda: store.release(release.service, release.number).state != "starting", _TIMEOUT_S)
+    now = store.release(release.service, release.number)
+    if now.state != "warm":
+        reasons = [
+            e.data.get("reason") for e in store.events(service=release.service) if e.kind == "release.engine_lost"
+        ]
+        raise EngineError(f"{release.name} did not become ready: {reasons[-1] if reasons else now.state}")
+    return now
+
+
+def _until(done: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
