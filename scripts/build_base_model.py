@@ -31,7 +31,7 @@ CHAT_TEMPLATE = (
 VOCABULARY = 2048
 SEQUENCE_TOKENS = 192
 CONTEXT_TOKENS = 1024
-BATCH_ROWS = 8
+BATCH_ROWS = 4
 PEAK_LEARNING_RATE = 3e-3
 WARMUP_STEPS = 20
 
@@ -77,6 +77,9 @@ def build_tokenizer(texts: list[str], out: Path) -> LlamaTokenizer:
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(out)
+    # `save_pretrained` forgets it, and llama.cpp would then put a BOS token in front of every prompt.
+    settings = out / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"add_bos_token": False}, indent=2) + "\n")
     return tokenizer
 
 
@@ -199,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pre-train a small Llama base model on a text corpus.")
     parser.add_argument("--dataset", type=Path, required=True, help="corpus.jsonl, or the folder that holds it")
     parser.add_argument("--out", type=Path, required=True, help="model directory to write")
-    parser.add_argument("--steps", type=int, default=300, help="optimizer steps")
+    parser.add_argument("--steps", type=int, default=600, help="optimizer steps")
     parser.add_argument("--seed", type=int, default=17)
     arguments = parser.parse_args()
     build(arguments.dataset, arguments.out, arguments.steps, arguments.seed)

@@ -31,7 +31,7 @@ from pathlib import Path
 QUESTION = "Name the licence of this passage, and what it permits, requires and forbids."
 WINDOW_WORDS = (30, 60)
 WORDS_PER_PASSAGE = 40
-PASSAGES_PER_TRAIN_DOCUMENT = (8, 24)
+PASSAGES_PER_TRAIN_DOCUMENT = (12, 16)
 PASSAGES_PER_TEST_DOCUMENT = 8
 TEST_SHARE = 0.25
 SHORTEST_DOCUMENT_WORDS = 60

@@ -87,7 +87,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
         "method": config["adapter"],
         "quantization": quantization,
         "base_model": request["base_model"],
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_name(dtype),
         "device": str(device),
         "seed": config["seed"],
         "end_of_turn_ids": sorted(end_of_turn),
@@ -149,19 +149,25 @@ def training_arguments(config: dict[str, Any], directory: Path, device: torch.de
 
 def load_base(base: str, adapter: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, dict[str, Any] | None]:
     """The base model on `device`, and how it was quantized (None where it was not)."""
-    settings = None
+    quantization = None
     if adapter == "qlora":
         # BitsAndBytesConfig's own defaults (fp4, fp32 compute, no double quantization) are not QLoRA's.
-        settings = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
+        quantization = {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "bnb_4bit_compute_dtype": dtype_name(dtype),
+        }
+    settings = BitsAndBytesConfig(**quantization) if quantization else None
     model = AutoModelForCausalLM.from_pretrained(
         base, dtype=dtype, quantization_config=settings, device_map={"": device}
     )
-    return model, settings.to_dict() if settings else None
+    return model, quantization
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As configurations write it: "bfloat16"."""
+    return str(dtype).removeprefix("torch.")
 
 
 def adapter_config(config: dict[str, Any], model: torch.nn.Module) -> LoraConfig | None:

@@ -1,0 +1,77 @@
+"""What can be said about a base model from its file names and headers, before anything is loaded."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from orchestrator.errors import InputError
+from orchestrator.stages import train
+
+
+def model(folder: Path, **changes: object) -> Path:
+    """A model directory with a real safetensors header and no weights."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (folder / "tokenizer.json").write_text("{}")
+    names = ["model.embed_tokens.weight", "lm_head.weight"]
+    names += [f"model.layers.{n}.{m}.weight" for n in range(2) for m in ("self_attn.q_proj", "mlp.up_proj")]
+    header = {name: {"dtype": "F32", "shape": [8, 8], "data_offsets": [0, 0]} for name in names}
+    header["model.norm.weight"] = {"dtype": "F32", "shape": [8], "data_offsets": [0, 0]}
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    return folder
+
+
+def test_a_whole_model_directory_passes(tmp_path):
+    train.check_base_model(model(tmp_path / "m"), train.Config())
+    train.check_base_model(tmp_path / "m", train.Config(adapter="lora", lora_target_modules=["q_proj"]))
+    train.check_base_model(tmp_path / "m", train.Config(adapter="lora", lora_target_modules=r".*\.(q|v)_proj"))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("config.json", None, "no config.json"),
+        ("config.json", "{", "config.json is not JSON"),
+        ("config.json", "{}", "config.json names neither model_type nor architectures"),
+        ("model.safetensors", None, "no weights"),
+        ("tokenizer.json", None, "no tokenizer (tokenizer.json or tokenizer.model)"),
+    ],
+)
+def test_what_a_directory_lacks_is_said(tmp_path, file, text, said):
+    folder = model(tmp_path / "m")
+    (folder / file).unlink() if text is None else (folder / file).write_text(text)
+    with pytest.raises(InputError) as caught:
+        train.check_base_model(folder, train.Config())
+    assert f"{folder} is not a model directory: {said}" in str(caught.value)
+
+
+def test_all_that_is_missing_is_said_at_once(tmp_path):
+    with pytest.raises(InputError, match=r"no config\.json; no weights .*; no tokenizer"):
+        train.check_base_model(tmp_path, train.Config())
+
+
+@pytest.mark.parametrize("targets", [["c_attn"], "q_proj", ["lm_head", "embed_tokens"]])
+def test_targets_that_match_nothing_are_an_error_that_lists_what_there_is(tmp_path, targets):
+    with pytest.raises(InputError, match="nothing to train") as caught:
+        train.check_base_model(model(tmp_path / "m"), train.Config(lora_target_modules=targets))
+    assert caught.value.next_step == "use all-linear, or some of: q_proj, up_proj"
+
+
+def test_full_fine_tuning_needs_no_targets(tmp_path):
+    train.check_base_model(model(tmp_path / "m"), train.Config(adapter="full", lora_target_modules=["none"]))
+
+
+def test_a_broken_weights_file_is_named(tmp_path):
+    folder = model(tmp_path / "m")
+    (folder / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(InputError, match=r"model\.safetensors is not a safetensors file"):
+        train.check_base_model(folder, train.Config(lora_target_modules=["q_proj"]))
+
+
+def test_dora_is_refused_by_name():
+    with pytest.raises(ValidationError, match="adapter 'dora' is not available yet"):
+        train.Config(adapter="dora")
