@@ -100,7 +100,7 @@ def run(config: Config, context: Context) -> Outputs:
     return Outputs(
         metrics=_metrics(deployed["target"], levels),
         report={
-            **{key: deployed[key] for key in ("target", "release", "engine", "engine_version", "model")},
+            **{key: deployed.get(key) for key in ("target", "release", "engine", "engine_version", "model")},
             "hardware": hardware.describe(),
             "workload": {"prompts": len(prompts), "dataset": source.name, "seed": config.seed, "nonce": True},
             "settings": config.model_dump(mode="json", include={"max_tokens", "temperature", "warmup"}),

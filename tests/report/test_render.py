@@ -1,0 +1,251 @@
+"""The page of a whole run, of a failed one and of one with little in it."""
+
+import math
+import re
+from dataclasses import asdict
+from html.parser import HTMLParser
+
+import pytest
+
+from orchestrator.loadgen.metrics import Record, summarize
+from orchestrator.report.render import absence, duration, number, render, scores
+from orchestrator.report.run import GateReport, RunReport, StageReport
+
+
+def level(concurrency):
+    """A level as the benchmark stage reports it, from records with plausible times."""
+    gap, first = 0.018 + 0.006 * concurrency, 0.035 + 0.021 * concurrency
+    records = []
+    for at in range(4 * concurrency + 28):
+        start = 10 + (at // concurrency) * (first + 40 * gap)
+        wait = first * (1 + 0.35 * math.sin(at))
+        content = tuple(start + wait + gap * (token + 0.2 * math.cos(at + token)) for token in range(40))
+        records.append(
+            Record(sent=start, ended=content[-1] + 0.001, content=content, prompt_tokens=180, completion_tokens=40,
+                   finish_reason="stop", done=True)
+        )  # fmt: skip
+    return {"concurrency": concurrency, **asdict(summarize(records)), "client_cpu_share": 0.06}
+
+
+EVALUATION = {
+    "exact_match": 0.841,
+    "exact_match.low": 0.794,
+    "exact_match.high": 0.885,
+    "exact_match.base": 0.036,
+    "exact_match.gain": 0.805,
+    "exact_match.majority": 0.439,
+    "groundedness.per_1000": 11.9,
+    "groundedness.per_1000.low": 0.0,
+    "groundedness.per_1000.high": 27.7,
+    "groundedness.base.per_1000": 893.0,
+    "perplexity": 1.31,
+    "perplexity.base": 9.84,
+}
+PARITY = {
+    "merged.kl_mean": 0.00031,
+    "merged.exact_match": 1.0,
+    "gguf.kl_mean": 0.0042,
+    "gguf.logprob_diff": 0.021,
+    "gguf.exact_match": 0.969,
+    "gguf.prompt_tokens_identical": 1.0,
+    "gguf.stops": 1.0,
+}
+PREPARED = {
+    "documents": {"train": 117, "test": 33},
+    "rows": {"train": 1752, "test": 253},
+    "licences": 20,
+    "removed_from_test_identical_to_train": 10,
+    "test_rows_by_licence": {
+        "MIT": 111,
+        "Apache-2.0": 79,
+        "BSD-3-Clause": 39,
+        "BSD-2-Clause": 8,
+        "MPL-2.0": 8,
+        "PSF": 8,
+    },
+    "skipped": {"no declaration that means one licence": 9, "shorter than 60 words": 1},
+    "seed": 17,
+    "base_model": "python scripts/build_base_model.py --out {out}",
+}
+SAMPLE = {
+    "prompt": "Name the licence of this passage <and what it permits>: THE SOFTWARE IS PROVIDED \u201cAS IS\u201d",
+    "expected": "Licence: MIT\nPermits: commercial use, modification",
+    "base": "the the of licence",
+    "tuned": "Licence: MIT\nPermits: commercial use, modification",
+    "correct": True,
+}
+GPUS = [{"name": "NVIDIA H100 80GB HBM3", "memory_bytes": 81559 * 2**20, "driver": "570.86.15"}]
+HARDWARE = {"cpu": "AMD EPYC 9354", "cores": 32, "memory_bytes": 2**38, "gpus": GPUS, "system": "Linux 6.8.0 x86_64"}
+
+
+def whole_run():
+    curve = [[step, 0.3 + 3.1 * math.exp(-step / 40) + 0.05 * math.sin(step), 2900.0] for step in range(1, 220, 3)]
+    levels = [level(concurrency) for concurrency in (1, 4, 8, 16)]
+    benchmark = {"target": "gguf", "engine": "llama_cpp", "engine_version": "0c1e570", "levels": levels}
+    stages = [
+        StageReport(name="prepare", state="reused", seconds=141.0, report=PREPARED),
+        StageReport(name="data", state="succeeded", seconds=6.1, metrics={"train_rows": 1752, "tokens_p95": 301}),
+        StageReport(
+            name="train",
+            state="succeeded",
+            seconds=402.7,
+            metrics={"loss": 0.298, "steps": 219, "tokens_per_s": 2914.2, "trainable_parameters": 1_294_336},
+            report={"loss_curve": curve, "training": {"method": "qlora", "quantization": "nf4", "double": True}},
+        ),
+        StageReport(
+            name="evaluate", state="succeeded", seconds=88.0, metrics=EVALUATION, report={"samples": [SAMPLE] * 3}
+        ),
+        StageReport(name="export", state="succeeded", seconds=9.4),
+        StageReport(name="parity", state="succeeded", seconds=31.0, metrics=PARITY),
+        StageReport(name="deploy", state="succeeded", seconds=2.2),
+        StageReport(
+            name="benchmark",
+            state="succeeded",
+            seconds=48.0,
+            metrics={"gguf.ttft_p95": 0.4127, "gguf.tokens_per_s": 131.4},
+            report={**benchmark, "hardware": HARDWARE},
+        ),
+        StageReport(name="promote", state="succeeded", seconds=0.1),
+    ]
+    gates = [
+        GateReport(name="evaluate.exact_match.gain", value=0.805, limit="at least 0.2", verdict="passed"),
+        GateReport(name="benchmark.gguf.ttft_p95", value=0.4127, limit="at most 500 ms", verdict="passed"),
+    ]
+    return RunReport(
+        run="legal-assistant-20261123-2140-7f3a",
+        recipe="legal-assistant",
+        digest="9b1d4c60e2f7a85513aa0f6e7d2c4b8891b2c3d4",
+        state="succeeded",
+        started=1_795_470_000.0,
+        ended=1_795_470_000.0 + 590,
+        owner="mara",
+        stages=stages,
+        gates=gates,
+        release="legal-assistant@3",
+        url="http://127.0.0.1:8800/v1",
+        versions={"torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.2", "ray": "2.60.0"},
+    )
+
+
+@pytest.fixture(scope="module")
+def page():
+    return render(whole_run())
+
+
+class Reader(HTMLParser):
+    """Text, ids and everything that could load something."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.ids, self.loads, self.text = [], [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href") and not value.startswith("#"):
+                self.loads.append((tag, value))
+        if tag in ("script", "link", "img", "iframe"):
+            self.loads.append((tag, None))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_needs_nothing_else(page):
+    reader = Reader(page)
+    assert reader.loads == []
+    assert "@import" not in page
+    assert len(re.findall(r"url\((?!#)", page)) == 0
+    assert len(reader.ids) == len(set(reader.ids)), "ids of the charts do not collide"
+
+
+def test_the_page_says_what_happened(page):
+    text = Reader(page).text
+    for said in (
+        "legal-assistant@3", "84.1 %", "3.6 %", "413 ms", "at most 500 ms", "AMD EPYC 9354", "NVIDIA H100 80GB HBM3",
+        "Removed from test identical to train", "NF4".lower(), "transformers", "9 min 50 s", "most frequent answer",
+    ):  # fmt: skip
+        assert said in text, said
+    assert page.count("<svg") == 7
+
+
+def test_what_a_model_wrote_is_text(page):
+    assert "<and what it permits>" not in page
+    assert "&lt;and what it permits&gt;" in page
+
+
+def test_charts_follow_the_theme(page):
+    assert "var(--accent)" in page
+    assert not re.search(r"#0[1-5]0[1-5]0[1-5]", page)
+
+
+def test_a_failed_run_says_where_it_ended():
+    stages = [
+        StageReport(name="data", state="succeeded", seconds=3.0, metrics={"train_rows": 10}),
+        StageReport(name="train", state="failed", seconds=12.0, error="no space left"),
+        StageReport(name="evaluate", state="pending"),
+        StageReport(name="parity", state="pending"),
+    ]
+    run = RunReport(
+        run="r1",
+        recipe="legal",
+        digest="d",
+        state="failed",
+        stages=stages,
+        error="no space left",
+        next_step="orch resume",
+    )
+    text = Reader(render(run)).text
+    assert "Not reached: the run ended at train." in text
+    assert "The train stage failed: no space left" in text
+    assert "This recipe has no benchmark stage." in text
+    assert "orch resume" in text
+
+
+def test_an_empty_run():
+    text = Reader(render(RunReport(run="r1", recipe="legal", digest="d", state="queued", stages=[]))).text
+    assert "This recipe has no gates." in text
+    assert "The hardware was not recorded." in text
+
+
+def test_a_running_stage_is_said():
+    run = RunReport(
+        run="r", recipe="l", digest="d", state="running", stages=[StageReport(name="train", state="running")]
+    )
+    assert absence(run, "train") == "The train stage is running."
+
+
+def test_scores_pair_base_and_tuned():
+    found = {score["name"]: score for score in scores(whole_run())}
+    assert set(found) == {"exact_match", "groundedness.per_1000", "perplexity"}
+    assert found["exact_match"]["interval"] == (0.794, 0.885)
+    assert found["exact_match"]["majority"] == 0.439
+    assert found["groundedness.per_1000"]["base"] == 893.0
+    assert [found[name]["better"] for name in ("exact_match", "perplexity")] == ["higher", "lower"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (0.00084, "840 µs"), (0.0523, "52.3 ms"), (1.238, "1.24 s"), (185, "3 min 5 s"), (7800, "2 h 10 min")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "text"),
+    [
+        (0.841, "exact_match", "84.1 %"),
+        (1.0, "gguf.stops", "yes"),
+        (1294336, "trainable_parameters", "1,294,336"),
+        (0.0042, "kl_mean", "0.0042"),
+        (131.44, "tokens_per_s", "131.4"),
+        (0.4127, "benchmark.gguf.ttft_p95", "413 ms"),
+        (None, "", "–"),
+        ("nf4", "", "nf4"),
+    ],
+)
+def test_numbers(value, name, text):
+    assert number(value, name) == text
