@@ -57,6 +57,9 @@ class Engine(Protocol):
     def command(self, model: Path, options: Any, *, host: str, port: int, alias: str) -> list[str]:
         """The command line that serves `model` (what `export` made) under the name `alias`."""
 
+    def options_for(self, context_tokens: int) -> Any:
+        """Options under which one request of that many tokens, prompt and answer, is served."""
+
     def environment(self, options: Any) -> dict[str, str]:
         """Variables that the command needs beyond the inherited ones."""
 

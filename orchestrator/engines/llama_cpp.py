@@ -82,7 +82,7 @@ def supports(quantization: str, accelerator: str | None) -> Support:
     if quantization in _NEEDS_QUANTIZE:
         reason = f"quantization {quantization} is not available yet: it needs llama-quantize; now: {_listed()}"
         return Support(ok=False, reason=reason)
-    return Support(ok=False, reason=f"unknown quantization {quantization!r}; {nearest(quantization, _known())}")
+    return Support(ok=False, reason=f"unknown quantization {quantization!r}; {nearest(quantization.upper(), _known())}")
 
 
 def command(model: Path, options: Options, *, host: str, port: int, alias: str) -> list[str]:
@@ -107,6 +107,11 @@ def command(model: Path, options: Options, *, host: str, port: int, alias: str) 
         given["threads"] = options.threads
     flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
     return [*_launcher(), *flags, "--metrics", "--jinja"]
+
+
+def options_for(context_tokens: int) -> Options:
+    """One slot with the whole context."""
+    return Options(n_ctx=max(context_tokens, 64), parallel=1)
 
 
 def environment(options: Options) -> dict[str, str]:
@@ -166,7 +171,7 @@ def check(gguf_file: Path, merged: Path) -> None:
     if problems:
         raise InputError(
             f"the GGUF file made of {merged} would not chat as trained: {'; '.join(problems)}",
-            next_step="make the chat markers special tokens of the base model's tokenizer (SentencePiece: control symbols)",
+            next_step="make the chat markers special tokens of the base's tokenizer (SentencePiece: control symbols)",
         )
 
 
