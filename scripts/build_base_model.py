@@ -17,6 +17,7 @@ import os
 import random
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,7 @@ CONTEXT_TOKENS = 1024
 BATCH_ROWS = 4
 PEAK_LEARNING_RATE = 3e-3
 WARMUP_STEPS = 20
+REPORT_EVERY = 20
 
 
 def read_corpus(path: Path) -> list[str]:
@@ -146,10 +148,10 @@ def batches(texts: list[str], tokenizer: LlamaTokenizer, seed: int) -> Iterator[
 
 
 def pretrain(model: LlamaForCausalLM, source: Iterator[torch.Tensor], steps: int) -> float:
-    """Plain language modelling; returns the last loss (nats per token)."""
+    """Plain language modelling; returns the mean loss (nats per token) of the last REPORT_EVERY steps."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, steps))
-    started, loss_value = time.monotonic(), math.nan
+    started, losses = time.monotonic(), deque[float](maxlen=REPORT_EVERY)
     model.train()
     for step in range(1, steps + 1):
         batch = next(source)
@@ -159,17 +161,18 @@ def pretrain(model: LlamaForCausalLM, source: Iterator[torch.Tensor], steps: int
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        if step % 20 == 0 or step == steps:
-            loss_value = loss.item()
+        losses.append(loss.item())
+        if step % REPORT_EVERY == 0 or step == steps:
             seconds = time.monotonic() - started
             rate = step * BATCH_ROWS * SEQUENCE_TOKENS / seconds
             left = seconds / step * (steps - step)
             print(
-                f"pre-training: step {step}/{steps}, loss {loss_value:.3f}, {rate:.0f} tokens/s, {left:.0f} s left",
+                f"pre-training: step {step}/{steps}, loss {sum(losses) / len(losses):.3f}, "
+                f"{rate:.0f} tokens/s, {left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )
-    return loss_value
+    return sum(losses) / len(losses)
 
 
 def _learning_rate_factor(step: int, steps: int) -> float:

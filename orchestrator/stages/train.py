@@ -39,7 +39,7 @@ class Config(Model):
     sequence_len: int = Field(default=1024, ge=8)
     """Tokens after which a row is cut off."""
     sample_packing: bool = False
-    """Put several rows into one sequence of sequence_len; flash attention keeps them apart."""
+    """Put several rows into one sequence of sequence_len; each attends only to itself."""
     micro_batch_size: int = Field(default=1, ge=1)
     """Rows (or packed sequences) in one forward pass on one device."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)

@@ -53,9 +53,14 @@ OWNED = {  # SFTConfig's name -> the recipe's, for a clear refusal in `extra`
 
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
-    """Train, save, and say what came out."""
+    """Train, save, and say what came out. Raises InputError when the disk is full, wherever that shows."""
     emit("pid", pid=os.getpid())
-    stop = Stop()
+    with full_disk_is_named(Path(request["directory"])):
+        return train(request, Stop())
+
+
+def train(request: dict[str, Any], stop: "Stop") -> dict[str, Any]:
+    """Load, fit, check, save."""
     config, directory = request["config"], Path(request["directory"])
     set_seed(config["seed"])
     device, dtype = pick_device()
@@ -94,8 +99,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
         "versions": {name: version(name) for name in LIBRARIES},
     }
     name = "model" if config["adapter"] == "full" else "adapter"
-    with full_disk_is_named(directory):
-        save(trainer, tokenizer, request["base_model"], about, directory / name)
+    save(trainer, tokenizer, request["base_model"], about, directory / name)
     shutil.rmtree(directory / "cache", ignore_errors=True)
     return {
         "artifacts": {name: str(directory / name)},
@@ -298,8 +302,7 @@ def fit(trainer: SFTTrainer, checkpoints: Path) -> None:
     checkpoint = newest_checkpoint(checkpoints)
     if checkpoint is not None:
         emit("log", message=f"resuming from {checkpoint.name}")
-    with full_disk_is_named(checkpoints):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 class full_disk_is_named:  # noqa: N801 - reads as a statement

@@ -1,0 +1,167 @@
+"""Real training of a tiny model by the real worker: it resumes after kill -9, stops on SIGTERM, names a full disk."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import tiny_model
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("torch")
+
+SETTINGS = {
+    "adapter": "qlora",
+    "lora_r": 4,
+    "micro_batch_size": 2,
+    "max_steps": 6,
+    "save_steps": 2,
+    "learning_rate": 1e-3,
+    "sequence_len": 96,
+}
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> Path:
+    return tiny_model.build_base(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture(scope="session")
+def tokens(base, tmp_path_factory) -> Path:
+    """Tokenized rows; the answer and its end are trained."""
+    from pyarrow import parquet, table
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    columns: dict[str, list[list[int]]] = {"input_ids": [], "assistant_masks": []}
+    for row in tiny_model.rows(12):
+        prompt = tokenizer.apply_chat_template(row["messages"][:1], tokenize=False, add_generation_prompt=True)
+        question = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        answer = tokenizer(row["messages"][1]["content"] + "<|im_end|>", add_special_tokens=False)["input_ids"]
+        columns["input_ids"].append(question + answer)
+        columns["assistant_masks"].append([0] * len(question) + [1] * len(answer))
+    file = tmp_path_factory.mktemp("tokens") / "train.parquet"
+    parquet.write_table(table(columns), file)
+    return file
+
+
+def start(base: Path, tokens: Path, directory: Path, **changes: object) -> subprocess.Popen[str]:
+    from orchestrator.stages.train import Config
+
+    config = Config(**SETTINGS | changes).model_dump()
+    asked = {"config": config, "base_model": str(base), "train": str(tokens), "directory": str(directory)}
+    (directory / "request.json").write_text(json.dumps(asked))
+    command = [sys.executable, "-m", "orchestrator.workers.train"]
+    command += [str(directory / "request.json"), str(directory / "result.json")]
+    log = (directory / "log").open("a")
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+
+
+def events(process: subprocess.Popen[str]) -> Iterator[dict]:
+    assert process.stdout
+    for line in process.stdout:
+        yield json.loads(line)
+
+
+def until_step(process: subprocess.Popen[str], step: int) -> None:
+    assert any(event["kind"] == "progress" and event["step"] == step for event in events(process))
+
+
+def test_after_kill_9_training_goes_on_from_the_newest_complete_checkpoint(base, tokens, tmp_path):
+    first = start(base, tokens, tmp_path)
+    until_step(first, 3)
+    first.kill()
+    first.wait()
+    half = tmp_path / "checkpoints" / "checkpoint-5"
+    half.mkdir()
+    (half / "trainer_state.json").write_text("{")
+
+    second = start(base, tokens, tmp_path)
+    heard = list(events(second))
+    assert second.wait() == 0, (tmp_path / "log").read_text()
+    steps = [event["step"] for event in heard if event["kind"] == "progress"]
+    assert {"kind": "log", "message": f"resuming from checkpoint-{steps[0] - 1}"} in heard
+    assert steps[0] > 1
+    assert not half.exists()
+
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert [entry[0] for entry in result["report"]["loss_curve"]] == [1, 2, 3, 4, 5, 6]
+    assert result["metrics"]["steps"] == 6
+    adapter = Path(result["artifacts"]["adapter"])
+    names = {"adapter_model.safetensors", "adapter_config.json", "tokenizer.model", "chat_template.jinja"}
+    assert names <= {file.name for file in adapter.iterdir()}
+    record = json.loads((adapter / "training.json").read_text())
+    assert record["method"] == "qlora"
+    assert record["base_model"] == str(base)
+    assert record["quantization"]["bnb_4bit_quant_type"] == "nf4"
+
+
+def test_sigterm_saves_a_checkpoint_and_exits_with_143(base, tokens, tmp_path):
+    process = start(base, tokens, tmp_path, max_steps=500, save_steps=1000, adapter="lora")
+    until_step(process, 2)
+    process.send_signal(signal.SIGTERM)
+    list(events(process))
+    assert process.wait() == 143
+    assert not (tmp_path / "result.json").exists()
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    assert (checkpoint / "complete").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small tmpfs needs root on Linux")
+@pytest.mark.parametrize("size", ["1m", "3m"])  # full in the adapter's file; full in the optimizer's
+def test_a_full_disk_is_one_clear_error(base, tokens, tmp_path, size):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(tmp_path)]).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        process = start(base, tokens, tmp_path, lora_r=128, max_steps=2, save_steps=1)
+        errors = [event for event in events(process) if event["kind"] == "error"]
+        assert process.wait() == 2
+        assert len(errors) == 1
+        assert errors[0]["type"] == "InputError"
+        assert errors[0]["message"].startswith(f"no space left on the device while writing {tmp_path}")
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_full_fine_tuning_leaves_a_whole_model(base, tokens, tmp_path):
+    process = start(base, tokens, tmp_path, adapter="full", max_steps=2, sample_packing=True)
+    list(events(process))
+    assert process.wait() == 0, (tmp_path / "log").read_text()
+    model = Path(json.loads((tmp_path / "result.json").read_text())["artifacts"]["model"])
+    names = {"model.safetensors", "config.json", "generation_config.json", "tokenizer.model", "training.json"}
+    assert names <= {file.name for file in model.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"extra": {"learning_rat": 1}}, "TRL's SFTConfig refuses it: .*learning_rat"),
+        ({"extra": {"max_length": 1}}, "set train.sequence_len"),
+        ({"lora_target_modules": ["c_attn"]}, "the adapter has nothing to train"),
+    ],
+)
+def test_what_cannot_be_trained_is_an_input_error(base, tokens, tmp_path, changes, said):
+    import re
+
+    process = start(base, tokens, tmp_path, **changes)
+    errors = [event for event in events(process) if event["kind"] == "error"]
+    assert process.wait() == 2
+    assert re.search(said, f"{errors[0]['message']} {errors[0]['next_step']}")
+
+
+def test_a_full_disk_is_known_in_every_form_that_libraries_give_it():
+    from orchestrator.workers.train import chain, is_disk_full
+
+    assert is_disk_full(OSError(errno.ENOSPC, "x"))
+    assert is_disk_full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert is_disk_full(RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"))
+    assert not is_disk_full(OSError(errno.EACCES, "denied"))
+    outer = RuntimeError("saving failed")
+    outer.__cause__ = OSError(errno.EDQUOT, "quota")
+    assert [is_disk_full(error) for error in chain(outer)] == [False, True]
