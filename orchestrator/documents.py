@@ -48,12 +48,18 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 floats."""
+    """SafeLoader with YAML 1.2 booleans and floats: `on:` is a key of gates, not True."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  as PyYAML declares it
+        first: [(tag, pattern) for tag, pattern in found if not tag.endswith((":bool", ":float"))]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+_FLOAT = re.compile(r"^[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$")
+_BOOL = re.compile(r"^(true|True|TRUE|false|False|FALSE)$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def read(path: Path) -> Document:
@@ -73,7 +79,8 @@ def parse(text: str, file: str) -> Document:
     try:
         root = loader.get_single_node()
         if root is not None and not isinstance(root, yaml.MappingNode):
-            raise InputError(f"{file}:1: a mapping of keys is needed, found a {str(root.tag).rsplit(":", 1)[-1]}")
+            kind = str(root.tag).rsplit(":", 1)[-1]
+            raise InputError(f"{file}:1: a mapping of keys is needed, found a {kind}")
         document = Document({})
         if root is not None:
             document.data = _value(loader, root, (), file, document)

@@ -6,8 +6,8 @@ Every step is in the store before the next begins, so that a driver which is sta
 from pathlib import Path
 from typing import Any
 
-from orchestrator import plugins, stages
-from orchestrator.controller import gates
+from orchestrator.controller import gates, reporting
+from orchestrator.controller.reuse import reusable
 from orchestrator.errors import OrchError, WorkerDiedError
 from orchestrator.planner.plan import Plan, PlannedStage
 from orchestrator.ray import launch
@@ -26,9 +26,11 @@ def drive(home: str, run: str) -> None:
         store.move_run(run, "running")
     try:
         finished = _stages(store, run)
+        reporting.write(store, run, ended="succeeded" if finished else "cancelled")
         store.move_run(run, "succeeded" if finished else "cancelled")
     except OrchError as error:
         _stop_candidate(store, run)
+        reporting.write(store, run, ended="failed", error=error)
         store.move_run(run, "failed", error=error)
     except Exception as error:  # whatever happens, the run must not stay `running` with nobody behind it
         store.move_run(run, "failed", error=OrchError(f"the driver failed in a way that nobody foresaw: {error!r}"))
@@ -64,13 +66,6 @@ def _outputs(store: Store, run: str, planned: PlannedStage) -> Outputs | None:
     if mine.state == "running":  # our own predecessor died with it
         store.move_stage(run, planned.name, "pending")
     return _make(store, run, planned)
-
-
-def reusable(stage: str, outputs: Outputs, home: Path) -> Outputs | None:
-    """Outputs of an earlier run as they are now; None where the world has moved on (an engine that is gone)."""
-    refresh = getattr(plugins.load(stages, stage), "refresh", None)
-    found: Outputs | None = refresh(outputs, home) if refresh else outputs
-    return found
 
 
 def _make(store: Store, run: str, planned: PlannedStage) -> Outputs | None:

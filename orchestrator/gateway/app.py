@@ -44,7 +44,9 @@ log = logging.getLogger(__name__)
 class Gateway:
     """The proxy's state: the table, its version, and the requests in flight on each release."""
 
-    def __init__(self, source: Routes) -> None:
+    def __init__(self, source: Routes, home: str = "") -> None:
+        """`home` names the store in /-/routes, so that a command can tell its own gateway from another."""
+        self._home = home
         self._source, self._changed, self._stale = source, source.watch(), True
         self.table = Table({}, {})
         self.version = 0
@@ -101,7 +103,7 @@ class Gateway:
             {"name": route.name, "state": route.state, "url": route.url, "in_flight": self.in_flight[route.name]}
             for route in self.table.releases.values()
         ]
-        body = {"version": self.version, "services": dict(self.table.current), "releases": releases}
+        body = {"home": self._home, "version": self.version, "services": dict(self.table.current), "releases": releases}
         return web.json_response(body)
 
     async def _models(self, _: web.Request) -> web.Response:
@@ -208,9 +210,9 @@ def _kept(headers: Mapping[str, str] | CIMultiDictProxy[str]) -> CIMultiDict[str
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in HOP_BY_HOP | named)
 
 
-def serve(source: Routes, host: str, port: int) -> None:
+def serve(source: Routes, host: str, port: int, home: str = "") -> None:
     """Serve until SIGTERM or SIGINT. Raises InputError if the port cannot be had."""
-    app = Gateway(source).application()
+    app = Gateway(source, home).application()
     try:
         web.run_app(
             app, host=host, port=port, print=None, access_log=None, handler_cancellation=True, shutdown_timeout=5
@@ -233,7 +235,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        serve(Store(arguments.home), arguments.host, arguments.port)
+        serve(Store(arguments.home), arguments.host, arguments.port, str(arguments.home))
     except OrchError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -9,8 +9,13 @@ from orchestrator import engines, plugins
 from orchestrator.config import Model
 from orchestrator.errors import InputError
 from orchestrator.planner.plan import Gate
-from orchestrator.stages import benchmark, deploy, evaluate, export, parity, train
+from orchestrator.stages.benchmark import Config as Benchmark
+from orchestrator.stages.deploy import Serve
+from orchestrator.stages.evaluate import Task
+from orchestrator.stages.export import Target
+from orchestrator.stages.parity import Config as Parity
 from orchestrator.stages.prepare import Dataset, Source
+from orchestrator.stages.train import Config as Train
 from orchestrator.units import Seconds
 
 _ACCELERATOR = re.compile(r"(?P<kind>[A-Za-z0-9-]+):(?P<count>[1-9]\d*)")
@@ -73,19 +78,19 @@ class Recipe(Model):
     """Held-out rows."""
     allow_leakage: bool = False
     """Go on although test rows are in the training data, too."""
-    train: train.Config | None = None
+    train: Train | None = None
     """Fine-tuning."""
-    evaluate: list[evaluate.Task] = []
+    evaluate: list[Task] = []
     """Base model and tuned model, side by side."""
-    export: list[export.Target] = []
+    export: list[Target] = []
     """What is made of the tuned model: one entry an engine and a quantization."""
-    parity: parity.Config = parity.Config()
+    parity: Parity = Parity()
     """How exports are compared with the model as it was trained."""
-    benchmark: benchmark.Config | None = None
+    benchmark: Benchmark | None = None
     """Latency and throughput of the deployed release."""
     gates: list[RecipeGate] = []
     """Limits that must hold before the release is promoted."""
-    serve: deploy.Serve | None = None
+    serve: Serve | None = None
     """The service to release to."""
     resources: Wanted = Wanted()
     """What the heavy stages need."""
@@ -142,8 +147,8 @@ def _serve(recipe: Recipe) -> Found:
         return []
     target = next((target for target in recipe.export if target.name == recipe.serve.target), None)
     if target is None:
-        text = f"no export {recipe.serve.target!r}; {plugins.nearest(recipe.serve.target, [t.name for t in recipe.export])}"
-        return [(("serve", "target"), text)]
+        hint = plugins.nearest(recipe.serve.target, [target.name for target in recipe.export])
+        return [(("serve", "target"), f"no export {recipe.serve.target!r}; {hint}")]
     return _engine_args(target.engine, recipe.serve.engine_args)
 
 

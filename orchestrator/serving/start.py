@@ -1,5 +1,6 @@
 """Bringing a service up: its gateway and the engines of the releases that must be warm. Call it as a Ray driver."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,3 +58,13 @@ def _until(done: Callable[[], bool], timeout_s: float) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def start_cold(store: Store, release: Release) -> Release:
+    """Start the local Ray if need be, the gateway, and the engine of a release; for commands outside a run."""
+    from orchestrator.ray import connect
+
+    address = connect.start_head(store.home, num_cpus=os.cpu_count() or 1)
+    with connect.connected(address, store.home):
+        start_gateway(store.home, release.spec["port"])
+        return start_engine(store, release)

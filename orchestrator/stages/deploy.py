@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from orchestrator import engines, plugins
 from orchestrator.config import Model
 from orchestrator.serving import gateway, start
 from orchestrator.stages.base import Context, Outputs, Resources
@@ -77,6 +78,7 @@ def refresh(outputs: Outputs, home: Path) -> Outputs | None:
     current = {
         "release": release.name,
         "engine": release.spec["engine"],
+        "engine_version": plugins.load(engines, release.spec["engine"]).version(),
         "target": release.spec["target"],
         "engine_url": release.url,
         "model": release.model,

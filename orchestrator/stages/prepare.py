@@ -68,9 +68,13 @@ class Config(Model):
     """What the stage reads from the recipe."""
 
     base_model: Source
+    """The model to start from."""
     revision: str | None = None
+    """Commit of a hub model."""
     datasets: list[Dataset] = Field(default=[], max_length=1)
+    """Training rows."""
     test_datasets: list[Dataset] = Field(default=[], max_length=1)
+    """Held-out rows."""
 
 
 def estimate(config: Config) -> Resources:

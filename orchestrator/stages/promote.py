@@ -19,7 +19,9 @@ class Config(Model):
     """What the stage reads from the recipe."""
 
     service: str
+    """The stable name."""
     gates: list[Gate] = []
+    """All gates of the recipe: they were judged stage by stage before; a changed one is another promotion."""
 
 
 def estimate(config: Config) -> Resources:

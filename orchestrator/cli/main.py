@@ -1,0 +1,20 @@
+"""`orch`: runs a command; an expected error is one message on stderr and its exit code. Only cli/ prints or exits."""
+
+import sys
+
+from orchestrator.cli import releases, runs  # noqa: F401  registers the commands
+from orchestrator.cli.app import app
+from orchestrator.errors import OrchError
+
+
+def main() -> None:
+    """The program."""
+    try:
+        app()
+    except OrchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

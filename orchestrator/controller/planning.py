@@ -1,0 +1,133 @@
+"""Makes the plan of a recipe on a cluster: stages, digests, resources, reuse, and what stands in the way."""
+
+import importlib.metadata
+import inspect
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from orchestrator import engines, plugins, stages
+from orchestrator.clusters.cluster import Cluster
+from orchestrator.config import Model
+from orchestrator.controller.reuse import reusable
+from orchestrator.digests import digest_path, digest_value
+from orchestrator.planner.plan import Gate, Plan, PlannedStage, Resources
+from orchestrator.recipe.load import Loaded
+from orchestrator.recipe.recipe import Recipe
+from orchestrator.recipe.stages import NEEDS, stage_configs
+from orchestrator.stages import prepare
+from orchestrator.stages.base import Outputs
+from orchestrator.store.store import Store
+
+_ON_ACCELERATOR = ("train", "evaluate", "export", "parity")
+_PACKAGE = Path(stages.__file__).parent.parent
+
+
+def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path) -> Plan:
+    """The plan; a pure function of its arguments and of the files that the recipe names.
+
+    Raises InputError for a path of the recipe that does not exist.
+    """
+    recipe = loaded.recipe
+    _check_paths(recipe, cwd)
+    accelerator, count, obstacles = _accelerator(recipe, cluster)
+    planned: list[PlannedStage] = []
+    for name, config in stage_configs(recipe).items():
+        if name == "deploy":
+            config = config.model_copy(update={"num_gpus": count})
+        planned.append(_stage(name, config, planned, recipe, cwd, count, store))
+    _note_reuse(planned, store)
+    return Plan(
+        recipe=recipe.name,
+        path=str(loaded.path),
+        directory=str(cwd),
+        cluster=cluster,
+        accelerator=accelerator,
+        stages=planned,
+        gates=[Gate(**gate.model_dump()) for gate in recipe.gates],
+        service=recipe.serve.service if recipe.serve else None,
+        obstacles=obstacles,
+    )
+
+
+def _check_paths(recipe: Recipe, cwd: Path) -> None:
+    prepare.check_exists(recipe.base_model, cwd, "base_model")
+    for name, datasets in (("datasets", recipe.datasets), ("test_datasets", recipe.test_datasets)):
+        for dataset in datasets:
+            prepare.check_exists(dataset, cwd, name)
+
+
+def _accelerator(recipe: Recipe, cluster: Cluster) -> tuple[str | None, int, list[str]]:
+    """(kind, count, obstacles): the first choice of the recipe that a node of the cluster has."""
+    choices, have = recipe.resources.choices(), cluster.accelerators()
+    for kind, count in choices:
+        if have.get(kind, 0) >= count:
+            return kind, count, []
+    if not choices:
+        return None, 0, []
+    wanted = " or ".join(f"{kind}:{count}" for kind, count in choices)
+    found = ", ".join(f"{kind}:{count}" for kind, count in have.items()) or "no accelerator"
+    return None, 0, [f"the recipe needs {wanted} on one node; cluster {cluster.name!r} has {found}"]
+
+
+def _stage(
+    name: str, config: Model, before: list[PlannedStage], recipe: Recipe, cwd: Path, num_gpus: int, store: Store
+) -> PlannedStage:
+    module = plugins.load(stages, name)
+    wanted: Resources = module.estimate(config)
+    if name in _ON_ACCELERATOR:
+        wanted = wanted.model_copy(update={"num_gpus": num_gpus})
+    reads = {stage.name: stage.digest for stage in before if stage.name in NEEDS[name]}
+    identity = {
+        "stage": name,
+        "config": _prepare_identity(recipe, cwd) if name == "prepare" else config.model_dump(mode="json"),
+        "reads": reads,
+        "code": _code(module, config),
+        "libraries": {library: _version(library) for library in module.LIBRARIES},
+    }
+    dumped = config.model_dump(mode="json")
+    return PlannedStage(name=name, config=dumped, digest=digest_value(identity), resources=wanted)
+
+
+def _prepare_identity(recipe: Recipe, cwd: Path) -> dict[str, Any]:
+    """Contents, not paths: the same data under another name has been prepared before."""
+    train = recipe.datasets[0] if recipe.datasets else None
+    return {
+        "base_model": prepare.identity(recipe.base_model, cwd, train),
+        "revision": recipe.revision,
+        "datasets": [prepare.identity(dataset, cwd) for dataset in recipe.datasets],
+        "test_datasets": [prepare.identity(dataset, cwd) for dataset in recipe.test_datasets],
+    }
+
+
+def _code(module: ModuleType, config: Model) -> dict[str, str]:
+    """Digests of the files that do the stage's work: its module, its workers, its engines."""
+    workers = [_PACKAGE / "workers" / f"{name}.py" for name in getattr(module, "WORKERS", ())]
+    files = [Path(inspect.getfile(module)), *workers]
+    files += [Path(inspect.getfile(plugins.load(engines, name))) for name in _engines(config)]
+    return {str(file.relative_to(_PACKAGE)): digest_path(file)[0] for file in files}
+
+
+def _engines(config: Model) -> set[str]:
+    targets = getattr(config, "targets", [])
+    named = {getattr(target, "engine", None) for target in targets} | {getattr(config, "engine", None)}
+    return {name for name in named if name}
+
+
+@lru_cache
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _note_reuse(planned: list[PlannedStage], store: Store) -> None:
+    for index, stage in enumerate(planned):
+        made = store.finished_stage(stage.digest)
+        if made is None:
+            continue
+        outputs = reusable(stage.name, Outputs.model_validate(made.outputs), store.home)
+        if outputs is not None:
+            planned[index] = stage.model_copy(update={"reused_from": made.run})

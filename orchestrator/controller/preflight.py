@@ -1,0 +1,63 @@
+"""What can be known to be wrong before anything starts: rows, leakage, the base model's folder, the port, the disk."""
+
+import shutil
+from pathlib import Path
+
+from orchestrator.errors import InputError, NotAllowedError
+from orchestrator.planner.plan import Plan
+from orchestrator.recipe.recipe import Recipe
+from orchestrator.serving import gateway
+from orchestrator.stages import data, train
+from orchestrator.stages.prepare import Dataset
+from orchestrator.units import Bytes
+
+HEADROOM_BYTES = 200_000_000
+"""Free space without which no run starts: the store, logs and Ray's own files need some, whatever the stages need."""
+
+
+def check(recipe: Recipe, plan: Plan, home: Path, cwd: Path) -> None:
+    """Raises InputError or NotAllowedError with the first thing that would make the run fail later."""
+    if plan.obstacles:
+        raise NotAllowedError(
+            "; ".join(plan.obstacles),
+            next_step="choose a cluster that has it: `orch run RECIPE -c clusters/h100x8.yaml`",
+        )
+    _rows(recipe, cwd)
+    if recipe.train and recipe.base_model.path and not recipe.base_model.prepare:
+        folder = cwd / recipe.base_model.path
+        if folder.exists():
+            train.check_base_model(folder, recipe.train)
+    if recipe.serve and not _reused(plan, "deploy"):
+        gateway.check_port(recipe.serve.port, home)
+    _disk(plan, home)
+
+
+def _rows(recipe: Recipe, cwd: Path) -> None:
+    """Of files that exist already; what a command or the hub brings is checked by the data stage."""
+    local = [_file(datasets, cwd) for datasets in (recipe.datasets, recipe.test_datasets)]
+    if local[0]:
+        data.check_files(local[0], local[1], allow_leakage=recipe.allow_leakage)
+    elif local[1]:
+        data.check_rows(local[1])
+
+
+def _file(datasets: list[Dataset], cwd: Path) -> Path | None:
+    for dataset in datasets:
+        if dataset.path and not dataset.prepare and (cwd / dataset.path).exists():
+            return cwd / dataset.path
+    return None
+
+
+def _disk(plan: Plan, home: Path) -> None:
+    needed = HEADROOM_BYTES + sum(stage.resources.disk_bytes for stage in plan.stages if not stage.reused_from)
+    free = shutil.disk_usage(home).free
+    if free < needed:
+        raise InputError(
+            f"{home} has {Bytes(free)} free, the run needs at least {Bytes(needed)}",
+            next_step="free some space, or set ORCH_HOME to a folder on a larger disk",
+        )
+
+
+def _reused(plan: Plan, name: str) -> bool:
+    stage = plan.stage(name)
+    return stage is not None and stage.reused_from is not None

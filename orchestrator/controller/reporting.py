@@ -1,0 +1,86 @@
+"""Fills the report of a run from the store and writes it to `$ORCH_HOME/reports/RUN.html`."""
+
+import importlib.metadata
+from pathlib import Path
+
+from orchestrator import plugins, stages
+from orchestrator.controller import gates
+from orchestrator.digests import digest_value
+from orchestrator.errors import OrchError, from_record
+from orchestrator.loadgen import hardware
+from orchestrator.planner.plan import Gate, Plan
+from orchestrator.report.render import render
+from orchestrator.report.run import GateReport, RunReport, StageReport
+from orchestrator.stages.base import Outputs
+from orchestrator.store.records import Event, StageRun
+from orchestrator.store.store import Store
+
+
+def report_path(home: Path, run: str) -> Path:
+    """Where the report of a run is."""
+    return home / "reports" / f"{run}.html"
+
+
+def write(store: Store, run: str, *, ended: str, error: OrchError | None = None) -> Path:
+    """Write the report of a run that ends now in the state `ended`; the path."""
+    path = report_path(store.home, run)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(render(_report(store, run, ended, error)), encoding="utf-8")
+    return path
+
+
+def _report(store: Store, run: str, ended: str, error: OrchError | None) -> RunReport:
+    found, events, rows = store.run(run), store.events(run=run), store.stage_runs(run)
+    plan = Plan.model_validate(found.plan)
+    deployed = next(
+        (Outputs.model_validate(row.outputs).report for row in rows if row.stage == "deploy" and row.outputs), {}
+    )
+    return RunReport(
+        run=run,
+        recipe=found.name,
+        digest=digest_value([stage.digest for stage in plan.stages])[:16],
+        state=ended,
+        started=found.started,
+        ended=events[-1].time,
+        owner=found.owner,
+        error=error.message if error else None,
+        next_step=error.next_step if error else None,
+        stages=[_stage(store, row) for row in rows],
+        gates=[_gate(gate, events) for gate in plan.gates],
+        release=deployed.get("release"),
+        url=deployed.get("url"),
+        hardware=hardware.describe(),
+        versions=_versions(rows),
+    )
+
+
+def _stage(store: Store, row: StageRun) -> StageReport:
+    outputs = Outputs.model_validate(row.outputs) if row.outputs else Outputs()
+    timed = store.finished_stage(row.digest) if row.state == "reused" else row
+    seconds = timed.ended - timed.started if timed and timed.ended and timed.started else None
+    error = from_record(row.error).message if row.error else None
+    return StageReport(
+        name=row.stage, state=row.state, seconds=seconds, error=error, metrics=outputs.metrics, report=outputs.report
+    )
+
+
+def _gate(gate: Gate, events: list[Event]) -> GateReport:
+    judged = [e.data for e in events if e.kind == "gate" and e.data["gate"]["on"] == gate.on]
+    verdict = next((data for data in reversed(judged) if Gate.model_validate(data["gate"]) == gate), None)
+    if verdict is None:
+        return GateReport(name=gate.on, limit=gates.limits(gate), verdict="not judged")
+    state = "passed" if verdict["passed"] else "failed"
+    return GateReport.model_validate(
+        {"name": gate.on, "value": verdict["value"], "limit": gates.limits(gate), "verdict": state}
+    )
+
+
+def _versions(rows: list[StageRun]) -> dict[str, str]:
+    libraries = {library for row in rows for library in plugins.load(stages, row.stage).LIBRARIES} | {"orch", "ray"}
+    found = {}
+    for library in sorted(libraries):
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = "not installed"
+    return found
