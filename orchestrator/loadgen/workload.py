@@ -18,7 +18,8 @@ def read_prompts(path: Path) -> list[Messages]:
     Raises InputError with the line for what is not a chat, and for a file that is missing or empty.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # not splitlines(): a raw U+2028 or U+0085 inside a JSON string ends no line
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the prompts of the benchmark: {error}") from error
     prompts = [_prompt(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]

@@ -14,7 +14,7 @@ INK, MUTED, LINE, ACCENT, BASE = _VARIABLES
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "orch",
-    "font.size": 11,
+    "font.size": 10,
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
     "axes.spines.top": False,
@@ -40,29 +40,37 @@ def loss(curve: Sequence[Sequence[float]]) -> str:
         axes.plot(steps, losses, color=ACCENT, linewidth=2, marker="o" if len(curve) < 3 else None)
         axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
 
-    return _chart("loss", (7.2, 2.9), draw)
+    return _chart("loss", (6, 2.6), draw)
 
 
 def score(
-    name: str, base: float, tuned: float, *, interval: tuple[float, float] | None, reference: float | None = None
-) -> str:  # fmt: skip
-    """Base against tuned as two bars; `interval` belongs to the tuned score, `reference` is a score to beat."""
+    name: str,
+    values: Mapping[str, float],
+    *,
+    intervals: Mapping[str, Sequence[float]],
+    reference: float | None = None,
+    percent: bool = False,
+) -> str:
+    """A bar per value (base, tuned) with its (low, high) where known; `reference` is a score to beat."""
+    ends = [end for interval in intervals.values() for end in interval]
 
     def draw(axes: Any) -> None:
-        axes.barh([1, 0], [base, tuned], color=[BASE, ACCENT], height=0.56)
-        if interval is not None:
-            low, high = interval
-            axes.errorbar(
-                [tuned], [0], xerr=[[max(0.0, tuned - low)], [max(0.0, high - tuned)]], color=INK, capsize=4, fmt="none"
-            )
+        axes.barh(list(values), list(values.values()), color=[BASE, ACCENT], height=0.56)
+        for place, (label, value) in enumerate(values.items()):
+            if label in intervals:
+                low, high = intervals[label]
+                reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
+                axes.errorbar([value], [place], xerr=reach, color=INK, capsize=4, fmt="none")
         if reference is not None:
             axes.axvline(reference, color=MUTED, linestyle="--", linewidth=1.2)
-        axes.set_yticks([1, 0], ["base", "tuned"])
+        axes.invert_yaxis()
         axes.grid(False, axis="y")
         axes.locator_params(axis="x", nbins=5)
-        axes.set_xlim(0, max(base, tuned, *(interval or ()), reference or 0) * 1.08 or 1)
+        axes.set_xlim(0, max(*values.values(), *ends, reference or 0) * 1.08 or 1)
+        if percent:
+            axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
 
-    return _chart(f"score-{name}", (3.5, 1.35), draw)
+    return _chart(f"score-{name}", (3.7, 1.3), draw)
 
 
 def parity(values: Mapping[str, float]) -> str:
@@ -75,27 +83,25 @@ def parity(values: Mapping[str, float]) -> str:
         axes.set(xlabel="mean KL divergence, nats", xlim=(0, max(values.values()) * 1.08 or 1))
         axes.locator_params(axis="x", nbins=5)
 
-    return _chart("parity", (7.2, 0.9 + 0.45 * len(values)), draw)
+    return _chart("parity", (6, 0.8 + 0.42 * len(values)), draw)
 
 
 def by_concurrency(name: str, unit: str, concurrency: Sequence[int], series: Mapping[str, Sequence[float]]) -> str:
-    """Lines over the concurrency; the last series is the emphasised one."""
+    """Lines over the concurrency; one series alone, or that of p95, is emphasised."""
 
     def draw(axes: Any) -> None:
         places = range(len(concurrency))
-        for number, (label, values) in enumerate(series.items()):
-            last = number == len(series) - 1
-            axes.plot(
-                places, values, color=ACCENT if last else BASE, linewidth=2.2 if last else 1.6, marker="o",
-                linestyle="-" if last or number == 0 else "--", label=label,
-            )  # fmt: skip
+        for label, values in series.items():
+            colour = ACCENT if label == "p95" or len(series) == 1 else BASE
+            line, marker = ("--", None) if label == "p99" else ("-", "o")
+            axes.plot(places, values, color=colour, linewidth=2, linestyle=line, marker=marker, label=label)
         axes.set_xticks(places, [str(level) for level in concurrency])
         axes.set(xlabel="concurrent streams", ylabel=unit, ylim=(0, None))
         axes.margins(x=0.08)
         if len(series) > 1:
             axes.legend(ncols=len(series), loc="upper left", bbox_to_anchor=(0, 1.16), borderaxespad=0)
 
-    return _chart(name, (4.2, 2.7), draw)
+    return _chart(name, (4.8, 2.7), draw)
 
 
 def _chart(name: str, inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
@@ -107,17 +113,16 @@ def _chart(name: str, inches: tuple[float, float], draw: Callable[[Any], None]) 
         draw(figure.add_subplot())
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _inline(name, text.getvalue())
+    return _inline(name, inches[0], text.getvalue())
 
 
-def _inline(name: str, svg: str) -> str:
-    """The <svg> element alone, with variables for colours and ids that no other chart of the page has."""
+def _inline(name: str, inches: float, svg: str) -> str:
+    """The <svg> element alone, at most a fifth larger than drawn; its ids are its own on a page with other charts."""
     svg = svg[svg.index("<svg") :]
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # the width follows the page; viewBox keeps the proportions
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 role="img"', svg, count=1).replace(
-        ' height="', ' data-height="', 1
-    )
+    # the width follows the page; the viewBox keeps the proportions
+    start = rf'<svg viewBox="\1" role="img" style="max-width: {inches * 1.2:.2f}in">'
+    return re.sub(r'<svg[^>]*? viewBox="([^"]*)"[^>]*>', start, svg, count=1)

@@ -5,13 +5,13 @@
 What a run does not have (it failed, or its recipe has no such section) is said in its place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from orchestrator.report import charts
-from orchestrator.report.run import RunReport
+from orchestrator.report.run import RunReport, StageReport
 from orchestrator.units import Bytes
 
 _SECONDS = ("ttft", "itl", "tpot", "e2e", "seconds")
@@ -59,29 +59,42 @@ def absence(run: RunReport, name: str) -> str | None:
 def scores(run: RunReport) -> list[dict[str, Any]]:
     """Every metric of the evaluation that has a value for the base model as well."""
     stage = run.stage("evaluate")
-    metrics = stage.metrics if stage else {}
-    found = []
-    for key, base in metrics.items():
-        name = ".".join(part for part in key.split(".") if part != "base")
-        if name != key and name in metrics:
-            found.append(_score(name, base, metrics))
-    return found
+    if stage is None:
+        return []
+    pairs = [(name, base) for name in stage.metrics if (base := _of_base(name, stage.metrics)) is not None]
+    return [_score(name, base, stage) for name, base in pairs]
 
 
-def _score(name: str, base: float, metrics: Mapping[str, float]) -> dict[str, Any]:
-    tuned, low, high = metrics[name], metrics.get(f"{name}.low"), metrics.get(f"{name}.high")
-    interval = None if low is None or high is None else (low, high)
-    majority = metrics.get(f"{name}.majority")
+def _of_base(name: str, metrics: Mapping[str, float]) -> str | None:
+    """The same metric of the base model: `perplexity.base`, or `groundedness.base.per_1000`."""
+    first, _, rest = name.partition(".")
+    return next((key for key in (f"{name}.base", f"{first}.base.{rest}") if key in metrics), None)
+
+
+def _score(name: str, of_base: str, stage: StageReport) -> dict[str, Any]:
+    metrics = stage.metrics
+    values = {"base": metrics[of_base], "tuned": metrics[name]}
+    found = {side: _interval(key, stage) for side, key in (("base", of_base), ("tuned", name))}
+    intervals = {side: interval for side, interval in found.items() if interval is not None}
+    majority, percent = metrics.get(f"{name}.majority"), name.startswith("exact_match")
     return {
+        **values,
         "name": name,
         "title": _TITLES.get(name, words(name)),
-        "base": base,
-        "tuned": tuned,
-        "interval": interval,
+        "interval": intervals.get("tuned"),
         "majority": majority,
         "better": "lower" if name.endswith(_LOWER_IS_BETTER) else "higher",
-        "chart": charts.score(name, base, tuned, interval=interval, reference=majority),
+        "chart": charts.score(name, values, intervals=intervals, reference=majority, percent=percent),
     }
+
+
+def _interval(name: str, stage: StageReport) -> Sequence[float] | None:
+    """From the metrics `name.low` and `name.high`, or from what the task reports under `intervals`."""
+    if f"{name}.low" in stage.metrics and f"{name}.high" in stage.metrics:
+        return stage.metrics[f"{name}.low"], stage.metrics[f"{name}.high"]
+    task = stage.report.get(name.partition(".")[0])
+    found: Sequence[float] | None = task.get("intervals", {}).get(name) if isinstance(task, Mapping) else None
+    return found
 
 
 def headlines(run: RunReport) -> list[tuple[str, str, str]]:
@@ -128,7 +141,7 @@ def _benchmark(run: RunReport) -> dict[str, Any] | None:
         return None
     streams = [level["concurrency"] for level in levels]
     ttft = [level["latencies"].get("ttft", {}) for level in levels]
-    shares = {share: [spread.get(share, 0.0) * 1000 for spread in ttft] for share in ("p50", "p99", "p95")}
+    shares = {share: [spread.get(share, 0.0) * 1000 for spread in ttft] for share in ("p50", "p95", "p99")}
     rates = [level["tokens_per_s"] for level in levels]
     return {
         "levels": levels,
@@ -185,4 +198,4 @@ def size(amount: int | None) -> str:
 def words(name: str) -> str:
     """`removed_from_test` -> `Removed from test`."""
     text = name.replace("_", " ")
-    return text[:1].upper() + text[1:]
+    return text[:1].upper() + text[1:] if not text.startswith("kl ") else f"KL {text[3:]}"

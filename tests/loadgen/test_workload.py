@@ -22,6 +22,12 @@ def test_the_answer_is_left_out(tmp_path):
     assert read_prompts(write(tmp_path, json.dumps(row), "")) == [[USER]]
 
 
+def test_a_line_separator_inside_a_text_ends_no_line(tmp_path):
+    text = "one\u2028two\u0085three"
+    line = json.dumps({"messages": [{"role": "user", "content": text}]}, ensure_ascii=False)
+    assert read_prompts(write(tmp_path, line))[0][0]["content"] == text
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -29,8 +29,6 @@ def level(concurrency):
 
 EVALUATION = {
     "exact_match": 0.841,
-    "exact_match.low": 0.794,
-    "exact_match.high": 0.885,
     "exact_match.base": 0.036,
     "exact_match.gain": 0.805,
     "exact_match.majority": 0.439,
@@ -69,10 +67,13 @@ PREPARED = {
 }
 SAMPLE = {
     "prompt": "Name the licence of this passage <and what it permits>: THE SOFTWARE IS PROVIDED \u201cAS IS\u201d",
-    "expected": "Licence: MIT\nPermits: commercial use, modification",
+    "reference": "Licence: MIT\nPermits: commercial use, modification",
     "base": "the the of licence",
     "tuned": "Licence: MIT\nPermits: commercial use, modification",
-    "correct": True,
+}
+EVALUATED = {
+    "samples": [SAMPLE] * 3,
+    "exact_match": {"rows": 253, "intervals": {"exact_match": [0.794, 0.885], "exact_match.base": [0.016, 0.059]}},
 }
 GPUS = [{"name": "NVIDIA H100 80GB HBM3", "memory_bytes": 81559 * 2**20, "driver": "570.86.15"}]
 HARDWARE = {"cpu": "AMD EPYC 9354", "cores": 32, "memory_bytes": 2**38, "gpus": GPUS, "system": "Linux 6.8.0 x86_64"}
@@ -92,9 +93,7 @@ def whole_run():
             metrics={"loss": 0.298, "steps": 219, "tokens_per_s": 2914.2, "trainable_parameters": 1_294_336},
             report={"loss_curve": curve, "training": {"method": "qlora", "quantization": "nf4", "double": True}},
         ),
-        StageReport(
-            name="evaluate", state="succeeded", seconds=88.0, metrics=EVALUATION, report={"samples": [SAMPLE] * 3}
-        ),
+        StageReport(name="evaluate", state="succeeded", seconds=88.0, metrics=EVALUATION, report=EVALUATED),
         StageReport(name="export", state="succeeded", seconds=9.4),
         StageReport(name="parity", state="succeeded", seconds=31.0, metrics=PARITY),
         StageReport(name="deploy", state="succeeded", seconds=2.2),
@@ -220,9 +219,11 @@ def test_a_running_stage_is_said():
 def test_scores_pair_base_and_tuned():
     found = {score["name"]: score for score in scores(whole_run())}
     assert set(found) == {"exact_match", "groundedness.per_1000", "perplexity"}
-    assert found["exact_match"]["interval"] == (0.794, 0.885)
+    assert found["exact_match"]["interval"] == [0.794, 0.885]
     assert found["exact_match"]["majority"] == 0.439
     assert found["groundedness.per_1000"]["base"] == 893.0
+    assert found["groundedness.per_1000"]["interval"] == (0.0, 27.7)
+    assert found["perplexity"]["interval"] is None
     assert [found[name]["better"] for name in ("exact_match", "perplexity")] == ["higher", "lower"]
 
 
