@@ -4,8 +4,8 @@
 
 The result is a real base model in the Hugging Face layout: a Llama of a few million parameters, pre-trained as a
 language model on the corpus (rows {"text": ...}), with its own SentencePiece tokenizer, so that llama.cpp's converter
-takes it. Half of the pre-training shows the text as chat turns ("here is a passage" -> "how it goes on"), so that the
-chat markers mean something; no answer of any task is in it.
+takes it. Most of the pre-training shows the text as chat turns (a passage, answered by another one of the same
+document), so that the chat markers mean something; no answer of any task is in it.
 
 Sizes are multiples of 256: bitsandbytes' blocks (64) and llama.cpp's K-quants (256) both divide them.
 """
@@ -20,6 +20,9 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+
+# Threads that spin while they wait make everything ten times slower as soon as another process needs a core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import sentencepiece
 import torch
@@ -36,6 +39,7 @@ BATCH_ROWS = 4
 PEAK_LEARNING_RATE = 3e-3
 WARMUP_STEPS = 20
 REPORT_EVERY = 20
+PLAIN_SHARE = 0.3
 
 
 def read_corpus(path: Path) -> list[str]:
@@ -117,24 +121,27 @@ def new_model(tokenizer: LlamaTokenizer, pieces: int) -> LlamaForCausalLM:
 
 
 def samples(texts: list[str], tokenizer: LlamaTokenizer, chance: random.Random) -> Iterator[list[int]]:
-    """Endless token sequences: windows of the text, every second one as a chat turn and its continuation."""
-    words = [text.split(" ") for text in dict.fromkeys(texts)]
-    weights = [math.sqrt(len(text)) for text in words]
+    """Endless token sequences: windows of the text; most of them as a chat turn that another one of the same document
+    answers, which teaches the model to recognise what it reads."""
+    documents = [text.split(" ") for text in dict.fromkeys(texts)]
+    weights = [len(words) ** 0.25 for words in documents]  # a long licence is not worth 30 short ones
     while True:
-        document = chance.choices(words, weights)[0]
-        length = chance.randint(60, 120)
-        start = chance.randint(0, max(0, len(document) - length))
-        window = document[start : start + length]
-        if chance.random() < 0.5:
-            text = " ".join(window)
+        words = chance.choices(documents, weights)[0]
+        if chance.random() < PLAIN_SHARE:
+            text = _window(words, (60, 120), chance)
         else:
-            cut = chance.randint(len(window) // 3, 2 * len(window) // 3)
             turns = [
-                {"role": "user", "content": " ".join(window[:cut])},
-                {"role": "assistant", "content": " ".join(window[cut:])},
+                {"role": "user", "content": _window(words, (20, 60), chance)},
+                {"role": "assistant", "content": _window(words, (10, 30), chance)},
             ]
             text = tokenizer.apply_chat_template(turns, tokenize=False)
         yield tokenizer.encode(text, add_special_tokens=False)
+
+
+def _window(words: list[str], limits: tuple[int, int], chance: random.Random) -> str:
+    length = chance.randint(*limits)
+    start = chance.randint(0, max(0, len(words) - length))
+    return " ".join(words[start : start + length])
 
 
 def batches(texts: list[str], tokenizer: LlamaTokenizer, seed: int) -> Iterator[torch.Tensor]:

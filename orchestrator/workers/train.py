@@ -17,6 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+# Threads that spin while they wait make everything ten times slower as soon as another process needs a core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import datasets
 import torch
 from peft import LoraConfig
