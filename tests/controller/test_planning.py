@@ -1,0 +1,81 @@
+"""Every recipe plans on every cluster; a digest changes with what a stage reads and with nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.clusters.cluster import Cluster, NodePool, load_cluster
+from orchestrator.controller.planning import make_plan
+from orchestrator.errors import InputError
+from orchestrator.planner.plan import Plan
+from orchestrator.recipe.load import load_recipe
+from orchestrator.store.store import Store
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+CLUSTERS = sorted((ROOT / "clusters").glob("*.yaml"))
+LAPTOP = Cluster(name="laptop", nodes=[NodePool(cpus=2)])
+
+
+def _plan(home: Path, recipe: Path, *overrides: str, cluster: Cluster = LAPTOP, cwd: Path = ROOT) -> Plan:
+    return make_plan(load_recipe(recipe, list(overrides), home), cluster, Store(home), cwd)
+
+
+def _changed(home: Path, *overrides: str) -> list[str]:
+    recipe = ROOT / "recipes" / "quickstart.yaml"
+    before, after = _plan(home, recipe), _plan(home, recipe, *overrides)
+    return [a.name for a, b in zip(after.stages, before.stages, strict=True) if a.digest != b.digest]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("cluster", CLUSTERS, ids=lambda path: path.stem)
+def test_every_recipe_plans_on_every_cluster(recipe: Path, cluster: Path, tmp_path: Path) -> None:
+    found = _plan(tmp_path, recipe, cluster=load_cluster(cluster))
+    assert [stage.name for stage in found.stages][:2] == ["prepare", "data"]
+    assert found == Plan.model_validate_json(found.model_dump_json())
+
+
+def test_a_plan_takes_the_first_accelerator_that_the_cluster_has(tmp_path: Path) -> None:
+    recipe = ROOT / "recipes" / "legal-qlora.yaml"
+    found = _plan(tmp_path, recipe, cluster=load_cluster(ROOT / "clusters" / "mi300x8.yaml"))
+    assert found.accelerator == "MI300X"
+    assert {stage.name for stage in found.stages if stage.resources.num_gpus} >= {"train", "evaluate"}
+
+
+def test_a_cluster_without_the_accelerator_is_an_obstacle_and_not_a_crash(tmp_path: Path) -> None:
+    found = _plan(tmp_path, ROOT / "recipes" / "legal-qlora.yaml")
+    assert found.obstacles == [
+        "the recipe needs H100:1 or A100-80GB:1 or MI300X:1 on one node; cluster 'laptop' has no accelerator"
+    ]
+
+
+def test_changing_the_benchmark_changes_it_and_what_follows(tmp_path: Path) -> None:
+    assert _changed(tmp_path, "benchmark.concurrency=[2]") == ["benchmark", "promote"]
+
+
+def test_changing_training_leaves_the_data_alone(tmp_path: Path) -> None:
+    changed = _changed(tmp_path, "train.learning_rate=1e-5")
+    assert changed == ["train", "evaluate", "export", "parity", "deploy", "benchmark", "promote"]
+
+
+def test_the_name_of_a_recipe_changes_nothing(tmp_path: Path) -> None:
+    assert _changed(tmp_path, "name=other") == []
+
+
+def test_a_changed_row_changes_everything_and_a_moved_file_nothing(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("name: demo\nbase_model: org/model\ndatasets: [{path: rows.jsonl}]\n")
+    (tmp_path / "rows.jsonl").write_text("one\n")
+    first = _plan(tmp_path / "home", recipe, cwd=tmp_path)
+    (tmp_path / "rows.jsonl").rename(tmp_path / "moved.jsonl")
+    moved = _plan(tmp_path / "home", recipe, "datasets=[{path: moved.jsonl}]", cwd=tmp_path)
+    assert [stage.digest for stage in moved.stages][1] == [stage.digest for stage in first.stages][1]
+    (tmp_path / "moved.jsonl").write_text("two\n")
+    other = _plan(tmp_path / "home", recipe, "datasets=[{path: moved.jsonl}]", cwd=tmp_path)
+    assert all(a.digest != b.digest for a, b in zip(moved.stages, other.stages, strict=True))
+
+
+@pytest.mark.parametrize("override", ["datasets=[{path: data/none.jsonl}]", "base_model=./no-such-model"])
+def test_a_missing_path_is_bad_input(tmp_path: Path, override: str) -> None:
+    with pytest.raises(InputError, match="no file"):
+        _plan(tmp_path, ROOT / "recipes" / "quickstart.yaml", override)

@@ -1,0 +1,156 @@
+"""The recipe language: layers, overrides, aliases, origins, and every problem at once with its line."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import InputError, RecipeError
+from orchestrator.recipe.load import Loaded, load_recipe
+from orchestrator.validation import origin
+
+BASE = "name: demo\nbase_model: org/model\n"
+
+
+def _load(tmp_path: Path, text: str, *overrides: str, **files: str) -> Loaded:
+    for name, content in files.items():
+        (tmp_path / f"{name}.yaml").write_text(content)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(BASE + text)
+    return load_recipe(recipe, list(overrides), tmp_path / "home")
+
+
+def _problems(tmp_path: Path, text: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        _load(tmp_path, text)
+    return caught.value.message
+
+
+def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    loaded = _load(tmp_path, "datasets: [{path: a.jsonl}]\ntrain: {learning_rate: 1e-4}\n")
+    assert loaded.recipe.train is not None
+    assert loaded.recipe.train.learning_rate == 1e-4
+
+
+def test_on_is_a_key_of_a_gate_and_not_true(tmp_path: Path) -> None:
+    text = "datasets: [{path: a.jsonl}]\ngates:\n- {on: data.leaked, max: 0}\n"
+    assert _load(tmp_path, text).recipe.gates[0].on == "data.leaked"
+
+
+def test_a_gate_reads_a_duration_as_seconds(tmp_path: Path) -> None:
+    text = "datasets: [{path: a.jsonl}]\ngates:\n- {on: data.tokens, max: 500ms}\n"
+    assert _load(tmp_path, text).recipe.gates[0].max == 0.5
+
+
+def test_later_layers_win_and_each_value_knows_its_origin(tmp_path: Path) -> None:
+    text = "extends: [block.yaml]\ndatasets: [{path: a.jsonl}]\ntrain:\n  lora_r: 8\n"
+    loaded = _load(
+        tmp_path,
+        text,
+        "train.num_epochs=2",
+        block="train: {lora_r: 4, lora_alpha: 64, num_epochs: 5}\n",
+        orch="train: {seed: 3, lora_alpha: 1}\nserve: {service: x, target: y}\n",
+    )
+    train = loaded.recipe.train
+    assert train is not None
+    assert (train.lora_r, train.lora_alpha, train.num_epochs, train.seed) == (8, 64, 2, 3)
+    assert loaded.recipe.serve is None, "a default must not add a section that the recipe has not"
+    where = {name: str(origin(loaded.document, ("train", name))) for name in ("lora_r", "lora_alpha", "num_epochs")}
+    assert where["lora_r"].endswith("recipe.yaml:6")
+    assert where["lora_alpha"].endswith("block.yaml:1")
+    assert where["num_epochs"] == "command line (train.num_epochs=2)"
+
+
+def test_spellings_of_other_tools_are_accepted(tmp_path: Path) -> None:
+    text = "datasets: [{path: a.jsonl}]\ntrain: {num_train_epochs: 4, r: 2, cutoff_len: 99}\n"
+    train = _load(tmp_path, text).recipe.train
+    assert train is not None
+    assert (train.num_epochs, train.lora_r, train.sequence_len) == (4, 2, 99)
+
+
+def test_two_spellings_of_one_key_are_a_problem(tmp_path: Path) -> None:
+    message = _problems(tmp_path, "datasets: [{path: a.jsonl}]\ntrain: {r: 2, lora_r: 4}\n")
+    assert "recipe.yaml:4: 'r' is another spelling of 'lora_r', which is set too" in message
+
+
+def test_every_problem_is_listed_with_its_line(tmp_path: Path) -> None:
+    text = """\
+name: again
+datasets:
+  - {path: a.jsonl, typ: chat}
+train:
+  learning_rat: 1e-4
+  lora_r: many
+export:
+  - {name: gguf, engine: lama_cpp, quantization: Q8_0}
+"""
+    message = _problems(tmp_path, text)
+    assert "recipe.yaml:3: duplicate key 'name', first on line 1" in message
+    assert "recipe.yaml:5: unknown key 'datasets.0.typ'; did you mean 'type'?" in message
+    assert "recipe.yaml:7: unknown key 'train.learning_rat'; did you mean 'learning_rate'?" in message
+    assert "recipe.yaml:8: train.lora_r: input should be a valid integer" in message
+    assert message.startswith("4 problems in ")
+
+
+def test_contradictions_between_sections_are_listed_with_their_line(tmp_path: Path) -> None:
+    text = """\
+export:
+  - {name: gguf, engine: lama_cpp, quantization: Q8_0}
+  - {name: gguf, engine: llama_cpp, quantization: Q8}
+serve: {service: svc, target: guf, engine_args: {n_ctxx: 1}}
+gates:
+  - {on: evaluat.exact_match, min: 1}
+  - {on: export.bytes}
+"""
+    message = _problems(tmp_path, text)
+    assert "recipe.yaml:4: export.0.engine: unknown engine 'lama_cpp'; did you mean 'llama_cpp'?" in message
+    assert "recipe.yaml:5: export.1.name: two exports are named 'gguf'" in message
+    assert "recipe.yaml:5: export.1.quantization:" in message
+    assert "recipe.yaml:6: serve.target: no export 'guf'; did you mean 'gguf'?" in message
+    assert "recipe.yaml:8: gates.0.on: this recipe has no stage 'evaluat'" in message
+    assert "recipe.yaml:9: gates.1: a gate needs min or max" in message
+
+
+def test_a_misspelt_engine_option_names_the_nearest(tmp_path: Path) -> None:
+    text = """\
+export: [{name: gguf, engine: llama_cpp, quantization: Q8_0}]
+serve: {service: svc, target: gguf, engine_args: {n_ctxx: 1}}
+"""
+    message = _problems(tmp_path, text)
+    assert "recipe.yaml:4: serve.engine_args.n_ctxx: unknown option of llama_cpp; did you mean 'n_ctx'?" in message
+
+
+@pytest.mark.parametrize("section", ["compliance: {use: commercial}", "budget: {max_cost_usd: 40}", "priority: 50"])
+def test_a_section_of_later_work_is_rejected_by_name(tmp_path: Path, section: str) -> None:
+    name = section.split(":")[0]
+    assert f"recipe.yaml:3: {name}: this section is not available yet" in _problems(tmp_path, section + "\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [1,\n", "not YAML"),
+        ("- a\n- b\n", "a mapping of keys is needed"),
+    ],
+)
+def test_a_text_that_is_no_recipe_is_one_clear_error(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(InputError, match=expected):
+        load_recipe(tmp_path / "bad.yaml", [], tmp_path)
+
+
+def test_a_missing_recipe_names_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "quickstart.yaml").write_text(BASE)
+    with pytest.raises(InputError, match=r"no file .*quikstart.yaml") as caught:
+        load_recipe(tmp_path / "quikstart.yaml", [], tmp_path)
+    assert "did you mean 'quickstart.yaml'?" in str(caught.value)
+
+
+def test_a_recipe_that_extends_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="extends itself"):
+        _load(tmp_path, "extends: [recipe.yaml]\n")
+
+
+@pytest.mark.parametrize("override", ["train.lora_r", "datasets.7.path=x", "=3"])
+def test_an_override_that_makes_no_sense_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(InputError, match="override"):
+        _load(tmp_path, "datasets: [{path: a.jsonl}]\ntrain: {}\n", override)
