@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, hdrs, web
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, hdrs, web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from orchestrator.errors import InputError, OrchError
@@ -52,7 +52,6 @@ class Gateway:
         self.version = 0
         """Counts the tables that were seen; a larger one than before a switch means that it was read."""
         self.in_flight: Counter[str] = Counter()
-        self._session: ClientSession | None = None
 
     def application(self) -> web.Application:
         """The aiohttp application; run it with handler_cancellation=True, so that a client's leaving is passed on."""
@@ -75,10 +74,12 @@ class Gateway:
             log.exception("cannot read the routes; keeping version %d", self.version)
 
     async def _client(self, _: web.Application) -> AsyncIterator[None]:
-        connector = TCPConnector(limit=0, keepalive_timeout=30)
         timeout = ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
-        async with ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
-            self._session = session
+        kept, fresh = TCPConnector(limit=0, keepalive_timeout=30), TCPConnector(limit=0, force_close=True)
+        async with (
+            ClientSession(connector=kept, timeout=timeout, auto_decompress=False) as self._kept,
+            ClientSession(connector=fresh, timeout=timeout, auto_decompress=False) as self._fresh,
+        ):
             yield
 
     async def _poll(self, _: web.Application) -> AsyncIterator[None]:
@@ -122,25 +123,27 @@ class Gateway:
         model = None if fields is None else fields.get("model")
         tried = self.table.choose(model)
         try:
-            return await self._forward(request, tried, _rename(tried, body, fields))
+            return await self._forward(request, tried, _rename(tried, body, fields), self._kept)
         except _UnreachableError as first:
-            # nothing was answered: the engine was stopped under a kept connection, or has moved
-            log.info("%s: %s; trying once more", tried.name, first)
+            # nothing was answered: the engine has moved, or it closed a connection that it had promised to keep, as
+            # llama.cpp's does after each stream; other kept ones may be closed too, so the second is a new one
+            log.debug("%s: %s; trying once more", tried.name, first)
         self.refresh()
         route = self.table.choose(model)
         try:
-            return await self._forward(request, route, _rename(route, body, fields))
+            return await self._forward(request, route, _rename(route, body, fields), self._fresh)
         except _UnreachableError as error:
             message = f"the engine of {route.name} does not answer: {error}"
             answer = RoutingError(502, message, code="engine_unreachable").body()
             return web.json_response(answer, status=502, headers={RELEASE_HEADER: route.name})
 
-    async def _forward(self, request: web.Request, route: Route, body: bytes) -> web.StreamResponse:
+    async def _forward(
+        self, request: web.Request, route: Route, body: bytes, session: ClientSession
+    ) -> web.StreamResponse:  # fmt: skip
         """Send the request to the release and stream its answer. Raises _UnreachableError before the first header."""
-        assert self._session is not None, "the application is running"
         self.in_flight[route.name] += 1
         try:
-            upstream = await self._open(request, route, body)
+            upstream = await _open(session, request, route, body)
             async with upstream:
                 headers = _kept(upstream.headers)
                 headers[RELEASE_HEADER] = route.name
@@ -151,27 +154,27 @@ class Gateway:
         finally:
             self.in_flight[route.name] -= 1
 
-    async def _open(self, request: web.Request, route: Route, body: bytes) -> Any:
-        assert self._session is not None, "the application is running"
-        url = f"{route.url}/{request.match_info['path']}"
-        if request.query_string:
-            url += f"?{request.query_string}"
-        headers = _kept(request.headers)
-        headers.popall(hdrs.CONTENT_LENGTH, None)
-        try:
-            return await self._session.request(
-                request.method, url, data=body or None, headers=headers, skip_auto_headers=_AUTOMATIC,
-                allow_redirects=False,
-            )  # fmt: skip
-        except (ClientError, OSError) as error:  # TimeoutError of the connect is an OSError
-            raise _UnreachableError(str(error) or type(error).__name__) from error
-
 
 class _UnreachableError(Exception):
     """The upstream gave no answer at all, so that the request may be sent again."""
 
 
-async def _copy(upstream: Any, response: web.StreamResponse, request: web.Request, route: Route) -> None:
+async def _open(session: ClientSession, request: web.Request, route: Route, body: bytes) -> ClientResponse:
+    url = f"{route.url}/{request.match_info['path']}"
+    if request.query_string:
+        url += f"?{request.query_string}"
+    headers = _kept(request.headers)
+    headers.popall(hdrs.CONTENT_LENGTH, None)
+    try:
+        return await session.request(
+            request.method, url, data=body or None, headers=headers, skip_auto_headers=_AUTOMATIC,
+            allow_redirects=False,
+        )  # fmt: skip
+    except (ClientError, OSError) as error:  # TimeoutError of the connect is an OSError
+        raise _UnreachableError(str(error) or type(error).__name__) from error
+
+
+async def _copy(upstream: ClientResponse, response: web.StreamResponse, request: web.Request, route: Route) -> None:
     """Pass on every piece as it arrives. An upstream that dies leaves the client with a visibly cut answer."""
     try:
         async for piece in upstream.content.iter_any():

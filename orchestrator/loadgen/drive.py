@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import ClientSession, TCPConnector
-
-from orchestrator.loadgen.client import chat
+from orchestrator.loadgen.client import Client
 from orchestrator.loadgen.metrics import Record
 from orchestrator.loadgen.workload import Messages, endless, with_nonce
 
@@ -76,10 +74,10 @@ async def _measure(
     load: ClosedLoop, prompts: Sequence[Messages], on_record: Callable[[Record], None]
 ) -> Measurement:  # fmt: skip
     bodies = _bodies(load, prompts)
-    async with ClientSession(connector=TCPConnector(limit=0)) as session:
-        await _streams(session, load, itertools.islice(bodies, load.warmup), lambda _: None)
+    async with Client() as client:
+        await _streams(client, load, itertools.islice(bodies, load.warmup), lambda _: None)
         started, used = time.perf_counter(), time.process_time()
-        records = await _streams(session, load, itertools.islice(bodies, load.num_requests), on_record)
+        records = await _streams(client, load, itertools.islice(bodies, load.num_requests), on_record)
         used, elapsed = time.process_time() - used, time.perf_counter() - started
     return Measurement(records, client_cpu_share=used / elapsed if elapsed > 0 else 0.0)
 
@@ -91,7 +89,7 @@ def _bodies(load: ClosedLoop, prompts: Sequence[Messages]) -> Iterator[dict[str,
 
 
 async def _streams(
-    session: ClientSession,
+    client: Client,
     load: ClosedLoop,
     bodies: Iterator[Mapping[str, Any]],
     on_record: Callable[[Record], None],
@@ -101,7 +99,7 @@ async def _streams(
 
     async def stream() -> None:
         for body in bodies:
-            record = await chat(session, load.url, body, timeout_s=load.timeout_s)
+            record = await client.chat(load.url, body, timeout_s=load.timeout_s)
             records.append(record)
             on_record(record)
 

@@ -43,6 +43,8 @@ class Record:
     """Prompt tokens that the server took from its prefix cache, where it says so."""
     finish_reason: str | None = None
     done: bool = False
+    reconnected: bool = False
+    """Sent twice: the server had closed the kept connection that it was first given to."""
     error: str | None = None
     """Kind of a failure of transport or form; `failure` adds the kinds that a complete stream can still show."""
     detail: str | None = None
@@ -108,6 +110,8 @@ class Summary:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    reconnects: int
+    """Requests that needed a new connection, since the server had closed a kept one."""
     errors: Mapping[str, int]
     error_example: str | None
 
@@ -128,6 +132,7 @@ def summarize(records: Sequence[Record]) -> Summary:
         prompt_tokens=_total(record.prompt_tokens for record in good),
         completion_tokens=tokens,
         cached_tokens=_total(record.cached_tokens for record in good),
+        reconnects=sum(record.reconnected for record in records),
         errors=dict(kinds.most_common()),
         error_example=next((record.detail for record in records if record.detail), None),
     )

@@ -4,19 +4,18 @@ import asyncio
 import time
 
 import pytest
-from aiohttp import ClientSession
 
-from orchestrator.loadgen.client import chat
+from orchestrator.loadgen.client import Client
 from orchestrator.loadgen.metrics import failure
 from orchestrator.testing import DONE, Cut, FakeEngine, Status, answer, chunk
 
 
 def ask(script, *, timeout_s=10.0, stop=False):
     async def body():
-        async with FakeEngine(script) as engine, ClientSession() as session:
+        async with FakeEngine(script) as engine, Client() as client:
             if stop:
                 await engine.stop()
-            return await chat(session, engine.url, {"model": "fake"}, timeout_s=timeout_s)
+            return await client.chat(engine.url, {"model": "fake"}, timeout_s=timeout_s)
 
     return asyncio.run(body())
 
@@ -54,8 +53,8 @@ def test_the_first_token_is_the_first_content_that_is_not_empty():
         yield FINISH + USAGE + DONE
 
     async def body():
-        async with FakeEngine(script) as engine, ClientSession() as session:
-            asking = asyncio.create_task(chat(session, engine.url, {}, timeout_s=10))
+        async with FakeEngine(script) as engine, Client() as client:
+            asking = asyncio.create_task(client.chat(engine.url, {}, timeout_s=10))
             while not engine.bodies:
                 await asyncio.sleep(0)
             released = time.perf_counter()
@@ -104,6 +103,43 @@ def test_a_failure_keeps_what_the_server_said():
 
 def test_no_server():
     assert failure(ask(answer(), stop=True)) == "connect"
+
+
+def closing_server(answers):
+    """Keeps no connection, whatever it says: closes after each answer, and after a request once none is left."""
+
+    async def serve(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+        if answers:
+            body = chunk("a") + FINISH + USAGE + DONE
+            writer.write(b"HTTP/1.1 200 OK\r\nkeep-alive: timeout=5\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            answers.pop()
+            await writer.drain()
+        writer.close()
+
+    return asyncio.start_server(serve, "127.0.0.1", 0)
+
+
+def ask_often(server, times):
+    async def body():
+        async with await server as listening, Client() as client:
+            url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+            return [await client.chat(url, {}, timeout_s=10) for _ in range(times)]
+
+    return asyncio.run(body())
+
+
+def test_a_kept_connection_that_the_server_closed_is_no_failure():
+    records = ask_often(closing_server([True] * 20), times=20)
+    assert [failure(record) for record in records] == [None] * 20
+    assert not records[0].reconnected
+
+
+def test_a_new_connection_that_breaks_is_a_failure():
+    records = ask_often(closing_server([]), times=2)
+    assert [failure(record) for record in records] == ["disconnected"] * 2
+    assert not any(record.reconnected for record in records)
 
 
 def test_a_stall_is_a_timeout():
