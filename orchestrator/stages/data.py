@@ -20,6 +20,7 @@ from orchestrator.stages.base import Context, Outputs, Resources
 LIBRARIES = ("transformers", "tokenizers", "datasets")
 ROLES = ("system", "user", "assistant", "tool")
 LISTED_ROWS = 5
+SUFFIXES = (".jsonl", ".json", ".parquet")
 
 Row = dict[str, Any]
 
@@ -50,8 +51,9 @@ def estimate(config: Config) -> Resources:
 def run(config: Config, context: Context) -> Outputs:
     """Check all rows, write them back as validated JSON lines, and tokenize them."""
     sources = context.inputs["prepare"].artifacts
-    train = load_rows(sources["dataset.train"])
-    test = load_rows(sources["dataset.test"]) if "dataset.test" in sources else []
+    cache = context.directory / "cache"
+    train = load_rows(sources["dataset.train"], "train", cache)
+    test = load_rows(sources["dataset.test"], "test", cache) if "dataset.test" in sources else []
     leaked = check_leakage(train, test, allow=config.allow_leakage)
     rows = {"train": context.directory / "train_rows.jsonl", "test": context.directory / "test_rows.jsonl"}
     write_rows(rows["train"], train)
@@ -75,12 +77,12 @@ def check_files(train: Path, test: Path | None, *, allow_leakage: bool = False) 
     check_leakage(check_rows(train), check_rows(test) if test else [], allow=allow_leakage)
 
 
-def load_rows(source: str) -> list[Row]:
-    """The checked rows of a file, or of a data set on the hub ("owner/name" or "owner/name:split")."""
+def load_rows(source: str, split: str, cache: Path) -> list[Row]:
+    """The checked rows of a file, or the `split` of a folder (such as a downloaded repository) or of a hub id."""
     path = Path(source)
-    if path.exists() or path.is_absolute() or path.suffix in (".jsonl", ".parquet"):
-        return check_rows(path)
-    return checked(_read_hub(source), source)
+    if path.is_dir() or not (path.exists() or path.is_absolute() or path.suffix in SUFFIXES):
+        return checked(_read_repository(source, split, cache), f"{source} ({split})")
+    return check_rows(path)
 
 
 def check_rows(path: Path) -> list[Row]:
@@ -89,7 +91,7 @@ def check_rows(path: Path) -> list[Row]:
         raise InputError(f"no data set file {path}", next_step="check the `path:` of the data set in the recipe")
     if path.suffix == ".parquet":
         return checked(_read_parquet(path), str(path))
-    if path.suffix not in (".jsonl", ".json"):
+    if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: a data set file is .jsonl or .parquet, found {path.suffix or 'no suffix'!r}")
     return checked(_read_jsonl(path), str(path))
 
@@ -207,15 +209,16 @@ def _read_parquet(path: Path) -> Iterator[Any]:
         raise InputError(f"{path}: not a parquet file: {error}") from error
 
 
-def _read_hub(source: str) -> Iterator[Any]:
+def _read_repository(source: str, split: str, cache: Path) -> Iterator[Any]:
+    """A folder or hub id, laid out in any way that the datasets library knows."""
     import datasets
+    from datasets.exceptions import DatasetGenerationError
     from huggingface_hub.errors import HfHubHTTPError
 
-    name, _, split = source.partition(":")
     try:
-        yield from datasets.load_dataset(name, split=split or "train")
-    except (FileNotFoundError, ValueError, HfHubHTTPError, ConnectionError) as error:
+        yield from datasets.load_dataset(source, split=split, cache_dir=str(cache))
+    except (FileNotFoundError, ValueError, HfHubHTTPError, ConnectionError, DatasetGenerationError) as error:
         raise InputError(
-            f"cannot load the data set {source!r} from the hub: {error}",
-            next_step="check the name (owner/name or owner/name:split), the network, and HF_TOKEN for a private one",
+            f"cannot read the {split!r} split of the data set {source!r}: {error}",
+            next_step="check the name, that it has this split, the network, and HF_TOKEN for a private one",
         ) from error

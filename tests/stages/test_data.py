@@ -63,6 +63,18 @@ def test_parquet_rows_are_read_like_json_lines(tmp_path):
         data.check_rows(tmp_path / "bad.parquet")
 
 
+@pytest.mark.slow
+def test_a_folder_is_read_split_by_split(tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "repository").mkdir()
+    written(tmp_path / "repository" / "train.jsonl", chat("a"), chat("b"))
+    written(tmp_path / "repository" / "test.jsonl", chat("c"))
+    assert data.load_rows(str(tmp_path / "repository"), "train", tmp_path / "cache") == [chat("a"), chat("b")]
+    assert data.load_rows(str(tmp_path / "repository"), "test", tmp_path / "cache") == [chat("c")]
+    with pytest.raises(InputError, match="'validation' split"):
+        data.load_rows(str(tmp_path / "repository"), "validation", tmp_path / "cache")
+
+
 def test_an_empty_or_missing_file_is_an_error(tmp_path):
     with pytest.raises(InputError, match="the data set is empty"):
         data.check_rows(written(tmp_path / "rows.jsonl"))
