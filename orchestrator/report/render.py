@@ -15,7 +15,7 @@ from orchestrator.report.run import RunReport, StageReport
 from orchestrator.units import Bytes
 
 _SECONDS = ("ttft", "itl", "tpot", "e2e", "seconds")
-_YES_NO = ("prompt_tokens_identical", "stops")
+_YES_NO = ("prompt_tokens_identical", "chat_template_identical", "stops")
 _TITLES = {
     "exact_match": "Exact match",
     "groundedness.per_1000": "Unsupported answers per 1,000",
@@ -132,7 +132,12 @@ def _parity(run: RunReport) -> dict[str, Any] | None:
         return None
     divergence = {target: row["kl_mean"] for target, row in rows.items() if "kl_mean" in row}
     columns = list(dict.fromkeys(metric for row in rows.values() for metric in row))
-    return {"rows": rows, "columns": columns, "chart": charts.parity(divergence) if divergence else None}
+    return {
+        "rows": rows,
+        "columns": columns,
+        "chart": charts.parity(divergence) if divergence else None,
+        "worst": stage.report.get("worst", {}) if stage else {},
+    }
 
 
 def _benchmark(run: RunReport) -> dict[str, Any] | None:

@@ -48,6 +48,13 @@ PARITY = {
     "gguf.prompt_tokens_identical": 1.0,
     "gguf.stops": 1.0,
 }
+COMPARED = {
+    "prompts": 32,
+    "worst": {
+        "merged": [],
+        "gguf": [{"row": 7, "prompt": "Name it", "reference": "MIT", "kl_mean": 0.031, "answer": "ISC"}],
+    },
+}
 PREPARED = {
     "documents": {"train": 117, "test": 33},
     "rows": {"train": 1752, "test": 253},
@@ -95,7 +102,7 @@ def whole_run():
         ),
         StageReport(name="evaluate", state="succeeded", seconds=88.0, metrics=EVALUATION, report=EVALUATED),
         StageReport(name="export", state="succeeded", seconds=9.4),
-        StageReport(name="parity", state="succeeded", seconds=31.0, metrics=PARITY),
+        StageReport(name="parity", state="succeeded", seconds=31.0, metrics=PARITY, report=COMPARED),
         StageReport(name="deploy", state="succeeded", seconds=2.2),
         StageReport(
             name="benchmark",
@@ -165,6 +172,7 @@ def test_the_page_says_what_happened(page):
     for said in (
         "legal-assistant@3", "84.1 %", "3.6 %", "413 ms", "at most 500 ms", "AMD EPYC 9354", "NVIDIA H100 80GB HBM3",
         "Removed from test identical to train", "NF4".lower(), "transformers", "9 min 50 s", "most frequent answer",
+        "Prompts where gguf differs most",
     ):  # fmt: skip
         assert said in text, said
     assert page.count("<svg") == 7
