@@ -360,6 +360,7 @@ def test_the_process_follows_the_store(tmp_path):
             async with ClientSession(f"http://127.0.0.1:{port}") as client:
                 await answers(client)
                 assert await current_text(client) == "one"
+                assert (await routes(client))["home"] == str(tmp_path)
                 store.switch("legal", 2, kind="service.rolled_back", reason="test")
                 await shown_in_routes(client, lambda found: found["services"]["legal"] == 2)
                 assert await current_text(client) == "two"
