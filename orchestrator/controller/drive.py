@@ -97,6 +97,7 @@ def _on_ray(store: Store, run: str, planned: PlannedStage) -> dict[str, Any] | N
         num_cpus=planned.resources.num_cpus,
         num_gpus=planned.resources.num_gpus,
         cancelled=lambda: _cancelled(store, run),
+        waiting=lambda message: store.record("log", run=run, stage=planned.name, message=message),
     )
     return made
 

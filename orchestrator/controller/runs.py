@@ -1,8 +1,9 @@
 """Starting, resuming and cancelling runs. Only starting needs Ray; the rest is a change of state in the store."""
 
+import contextlib
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,12 +41,39 @@ def launch(store: Store, run: str) -> None:
         raise
 
 
-def driver(home: Path, cluster: Cluster):  # type: ignore[no-untyped-def]
-    """A context in which this process is a driver of the cluster's Ray; a local one is started when none runs."""
-    address = cluster.address
-    if address == "local":
-        address = connect.start_head(home, num_cpus=os.cpu_count() or 1)
-    return connect.connected(address, home)
+@contextlib.contextmanager
+def driver(home: Path, cluster: Cluster) -> Iterator[None]:
+    """Be a driver of the cluster's Ray for a while; a local one is started when none runs.
+
+    Raises InfrastructureError when the cluster does not answer, or does not see the folder of the store.
+    """
+    local = cluster.address == "local"
+    address = connect.start_head(home, num_cpus=os.cpu_count() or 1) if local else cluster.address
+    with connect.connected(address, home):
+        if not local:
+            _check_shared(home, cluster)
+        yield
+
+
+def _check_shared(home: Path, cluster: Cluster) -> None:
+    """Stages write their events and artifacts to the store's folder, wherever they run."""
+    from orchestrator.ray.launch import run_in_group
+
+    marker, token = home / "shared-marker", secrets.token_hex(8)
+    marker.write_text(token)
+    seen = run_in_group("check-home", f"{__name__}:read_marker", str(marker), num_cpus=0, cancelled=lambda: False)
+    if seen != token:
+        raise InfrastructureError(
+            f"the nodes of cluster {cluster.name!r} ({cluster.address}) do not see {home}",
+            next_step="run orch on the cluster itself, or set ORCH_HOME to a folder that its nodes share",
+        )
+
+
+def read_marker(path: str) -> str | None:
+    """The text of a file as a node of the cluster sees it."""
+    with contextlib.suppress(OSError):
+        return Path(path).read_text()
+    return None
 
 
 def is_reusable(plan: Plan) -> bool:

@@ -21,6 +21,7 @@ from orchestrator.ray.connect import NAMESPACE
 
 _POLL_S = 0.2
 _TRIES = 10
+_PATIENCE_S = 3.0
 
 
 def start_detached(name: str, target: str, *args: Any, num_cpus: float = 0, num_gpus: float = 0) -> None:
@@ -55,9 +56,17 @@ def is_running(name: str) -> bool:
 
 
 def run_in_group(
-    name: str, target: str, *args: Any, num_cpus: float, num_gpus: float = 0, cancelled: Callable[[], bool]
+    name: str,
+    target: str,
+    *args: Any,
+    num_cpus: float,
+    num_gpus: float = 0,
+    cancelled: Callable[[], bool],
+    waiting: Callable[[str], None] = lambda _: None,
 ) -> Any:
     """Run `target(*args)` in a placement group with these resources; its value, or None once `cancelled` says so.
+
+    `waiting` is told once what the group waits for when it is not placed at once.
 
     Raises the target's own OrchError, NotAllowedError when the cluster can never give the resources, and
     WorkerDiedError when the process or its node died.
@@ -67,7 +76,12 @@ def run_in_group(
         strategy = {"scheduling_strategy": _inside(group), "num_gpus": num_gpus}
         actor = _Attached.options(num_cpus=num_cpus, **strategy).remote()
         answer = actor.call.remote(target, args)
+        placed, begun = group.ready(), time.monotonic()
         while not ray.wait([answer], timeout=_POLL_S)[0]:
+            if time.monotonic() - begun > _PATIENCE_S and placed is not None:
+                if not ray.wait([placed], timeout=0)[0]:
+                    waiting(_shortage(num_cpus, num_gpus))
+                placed = None
             if cancelled():
                 ray.kill(actor)
                 return None
@@ -89,6 +103,14 @@ def _reserve(name: str, num_cpus: float, num_gpus: float, *, detached: bool) -> 
     # the time makes a group's name unique: a restarted head must not hand out an old group of the same name
     unique = f"{name}.{time.time_ns()}"
     return placement_group([bundle or {"CPU": 0.001}], name=unique, lifetime="detached" if detached else None)
+
+
+def _shortage(num_cpus: float, num_gpus: float) -> str:
+    free = ray.available_resources()
+    return (
+        f"waiting for {num_cpus:g} CPU and {num_gpus:g} GPU on one node; "
+        f"free now: {free.get('CPU', 0):g} CPU, {free.get('GPU', 0):g} GPU"
+    )
 
 
 def _inside(group: PlacementGroup) -> PlacementGroupSchedulingStrategy:

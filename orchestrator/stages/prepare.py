@@ -115,7 +115,8 @@ def looks_local(path: str) -> bool:
 
 def run(config: Config, context: Context) -> Outputs:
     """Raises InputError when a command fails or leaves nothing, or when a path does not exist."""
-    artifacts, report = {}, {}
+    artifacts: dict[str, str] = {}
+    report: dict[str, Any] = {}
     train = config.datasets[0] if config.datasets else None
     for name, datasets in (("train", config.datasets), ("test", config.test_datasets)):
         for dataset in datasets:
