@@ -1,18 +1,24 @@
 """A tiny random Llama and its adapters, made in a few seconds, for tests that need real model files.
 
-It has a SentencePiece tokenizer whose ChatML markers are control tokens, weights in fp32, every width a multiple of 64
-(bitsandbytes' block), and a sequence of its own that it was made to say, so that greedy answers end by themselves.
-Seeds are fixed: the same files every time.
+The base has a SentencePiece tokenizer whose ChatML markers are control tokens, fp32 weights, and every width a multiple
+of 64 (bitsandbytes' block). It knows nothing; adapters and full models are fitted to `rows`, so that their greedy
+answers are right and end by themselves. Seeds are fixed: the same files every time.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import sentencepiece
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, LlamaTokenizer
+
+from orchestrator.workers import loading
+
+torch.set_num_threads(1)  # so small a model only loses time to threads
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -40,6 +46,19 @@ def write_rows(path: Path, count: int = 6) -> Path:
     return path
 
 
+def write_tokens(base: Path, path: Path, count: int = 6) -> Path:
+    """`rows` as the data stage tokenizes them: the answer and its end are marked."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    columns: dict[str, list[list[int]]] = {"input_ids": [], "assistant_masks": []}
+    for row in rows(count):
+        prompt = tokenizer.apply_chat_template(row["messages"][:1], add_generation_prompt=True, return_dict=False)
+        answer = tokenizer(row["messages"][1]["content"] + "<|im_end|>", add_special_tokens=False)["input_ids"]
+        columns["input_ids"].append(prompt + answer)
+        columns["assistant_masks"].append([0] * len(prompt) + [1] * len(answer))
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
 def build_base(folder: Path) -> Path:
     """A base model directory of 0.2 M parameters."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,15 +80,12 @@ def build_base(folder: Path) -> Path:
         dtype="float32",
     )
     model = LlamaForCausalLM(config)
-    _teach(model, tokenizer, steps=40, learning_rate=5e-3)
     model.save_pretrained(folder)
     return folder
 
 
 def build_adapter(base: Path, folder: Path, method: str = "qlora") -> Path:
     """An adapter directory as the train stage leaves it: PEFT adapter, tokenizer, chat template, training.json."""
-    from orchestrator.workers import loading
-
     record: dict[str, Any] = {"method": method, "base_model": str(base), "dtype": "float32", "quantization": None}
     if method == "qlora":
         record["quantization"] = {
@@ -77,6 +93,7 @@ def build_adapter(base: Path, folder: Path, method: str = "qlora") -> Path:
             "bnb_4bit_quant_type": "nf4",
             "bnb_4bit_use_double_quant": True,
             "bnb_4bit_compute_dtype": "float32",
+            "quant_method": "bitsandbytes",
         }
     tokenizer = AutoTokenizer.from_pretrained(base)
     torch.manual_seed(11)

@@ -188,9 +188,21 @@ def prompt_tokens(url: str, messages: Sequence[Message]) -> list[int]:
 
 
 def next_token_logprobs(url: str, tokens: Sequence[int], top: int) -> dict[int, float]:
-    """/completion for one token; with `post_sampling_probs` off, the softmax over the whole vocabulary."""
-    body = {"prompt": list(tokens), "n_predict": 1, "n_probs": top, "temperature": 0, "post_sampling_probs": False}
-    reply = client.call(f"{client.root(url)}/completion", {**body, "cache_prompt": True})
+    """/completion for one token; with `post_sampling_probs` off, the softmax over the whole vocabulary.
+
+    The bias changes only what is written, not the probabilities: of a token that is half a character, the server tells
+    none.
+    """
+    body = {
+        "prompt": list(tokens),
+        "n_predict": 1,
+        "n_probs": top,
+        "post_sampling_probs": False,
+        "temperature": 0,
+        "logit_bias": [["a", 1000.0]],
+        "cache_prompt": True,
+    }
+    reply = client.call(f"{client.root(url)}/completion", body)
     return {entry["id"]: entry["logprob"] for entry in reply["completion_probabilities"][0]["top_logprobs"]}
 
 

@@ -16,13 +16,14 @@ those to under unless until upon was we were what when where which who will with
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 _WORD = re.compile(r"[^\W_]+")
-_CLAIM_END = re.compile(r"\n|;|(?<=[.!?])\s+")
+_CLAIM_END = re.compile(r";|(?<=[.!?])\s+")
 _LIST_MARKER = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")
 
 
 def claims(answer: str) -> list[str]:
     """The answer's claims, in order; parts without a content word are none."""
-    parts = (_LIST_MARKER.sub("", part).strip() for part in _CLAIM_END.split(answer))
+    lines = (_LIST_MARKER.sub("", line) for line in answer.splitlines())
+    parts = (part.strip() for line in lines for part in _CLAIM_END.split(line))
     return [part for part in parts if content_words(part)]
 
 

@@ -1,4 +1,4 @@
-"""The parity stage: the same prompts through base + adapter as trained, the merged model, and every export on its engine.
+"""The parity stage: the same prompts through base + adapter as trained, the merged model, and the served exports.
 
 Metrics, for `merged` and for each target: `kl_mean` and `kl_p99` (nats, over the first answer positions),
 `logprob_diff` (mean |difference| of the answer tokens' log-probabilities), `exact_match` (share of greedy answers that
@@ -6,9 +6,9 @@ are the same); for a target also, as 1 or 0, `prompt_tokens_identical` (engine a
 `chat_template_identical` and `stops` (every greedy answer ended by itself). `reference.stops` says the last of the
 trained model: where it is 0, no export can stop.
 
-The merged model is compared over the full vocabulary. An engine tells only its likeliest tokens: its KL is computed over
-these and one tail (`_divergence`), on the same prompt ids and the reference's own answer; its greedy answers go through
-the chat endpoint, template and all.
+The merged model is compared over the full vocabulary. An engine tells only its likeliest tokens: its KL is computed
+over these and one tail (`_divergence`), on the same prompt ids and the reference's own answer; its greedy answers go
+through the chat endpoint, template and all.
 """
 
 import json
@@ -49,8 +49,8 @@ class Config(Model):
 
 
 def estimate(config: Config) -> Resources:
-    """All that a laptop has; a cluster's plan gives it a GPU."""
-    return Resources(num_cpus=2)
+    """One core is reserved, so that warm engines fit beside it on a laptop; it computes on all that are idle."""
+    return Resources(num_cpus=1)
 
 
 def run(config: Config, context: Context) -> Outputs:
@@ -124,7 +124,7 @@ def compare(engine: Any, url: str, alias: str, prompt: Mapping[str, Any], max_ne
     ids = engine.prompt_tokens(url, prompt["messages"])
     kl, gaps = [], []
     for position, listed in enumerate(prompt["top"]):
-        expected = {token: logprob for token, logprob in listed}
+        expected = dict(listed)
         before = [*prompt["prompt_ids"], *prompt["answer_ids"][:position]]
         found = engine.next_token_logprobs(url, before, TOP)
         kl.append(kl_of_top(expected, found))

@@ -1,8 +1,8 @@
-"""The reference side of parity: what base and adapter, as they were trained, answer; and how far the merged model is off.
+"""The reference side of parity: what the model as trained answers, and how far the merged one is off.
 
 Request: tuned, merged (folders), rows (jsonl), prompts (count), positions, max_new_tokens, top, batch_size, directory.
-Writes reference.json: {chat_template, prompts: [{row, messages, prompt_ids, answer_ids, text, ended, top}]}, where `top`
-lists for each of the first `positions` answer tokens the likeliest [token id, natural log-probability] pairs.
+Writes reference.json: {chat_template, prompts: [{row, messages, prompt_ids, answer_ids, text, ended, top}]}, where
+`top` lists for each of the first `positions` answer tokens the likeliest [token id, natural log-probability] pairs.
 Result: reference (path), merged [{kl, logprob_diff, exact}] per prompt, over the full vocabulary.
 
 Both models see the reference's own answer as context, so that a position is comparable after the first difference.

@@ -1,0 +1,65 @@
+"""Every file of the engines folder keeps the contract; nothing here knows an engine by name."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from orchestrator import engines, plugins
+from orchestrator.config import Model
+from orchestrator.engines.base import Engine, EngineMetrics
+from orchestrator.errors import InputError
+
+
+@pytest.fixture(params=plugins.names(engines))
+def engine(request) -> Engine:
+    return plugins.load(engines, request.param)
+
+
+def test_it_has_every_part_of_the_protocol(engine):
+    parts = [name for name in [*Engine.__annotations__, *vars(Engine)] if not name.startswith("_")]
+    assert [name for name in parts if not hasattr(engine, name)] == []
+
+
+def test_its_options_are_a_model_with_defaults_and_help(engine):
+    assert issubclass(engine.Options, Model)
+    engine.Options()
+    assert [name for name, field in engine.Options.model_fields.items() if not field.description] == []
+    with pytest.raises(ValidationError):
+        engine.Options(no_such_option=1)
+
+
+def test_it_supports_what_it_says_it_makes(engine):
+    assert engine.QUANTIZATIONS
+    assert all(engine.supports(name, None).ok for name in engine.QUANTIZATIONS)
+
+
+def test_an_unknown_quantization_is_refused_with_the_known_ones(engine):
+    support = engine.supports("nonsense", None)
+    assert not support.ok
+    assert engine.QUANTIZATIONS[0] in support.reason
+
+
+def test_its_command_names_model_host_port_and_alias(engine):
+    command = engine.command(Path("/m/file"), engine.Options(), host="127.0.0.1", port=4321, alias="legal@3")
+    assert {"/m/file", "127.0.0.1", "4321", "legal@3"} <= set(command)
+    assert all(isinstance(part, str) for part in command)
+
+
+def test_options_for_a_context_are_options(engine):
+    assert isinstance(engine.options_for(1000), engine.Options)
+    assert all(isinstance(value, str) for value in engine.environment(engine.options_for(10)).values())
+
+
+def test_it_names_its_files_after_the_target_and_its_version_in_one_line(engine):
+    assert engine.exported_name("gguf").startswith("gguf")
+    assert "\n" not in engine.version()
+
+
+def test_metrics_that_are_not_there_are_unknown(engine):
+    assert engine.parse_metrics("") == EngineMetrics()
+
+
+def test_an_unknown_engine_is_refused_with_the_nearest_name():
+    with pytest.raises(InputError, match="did you mean 'llama_cpp'"):
+        plugins.load(engines, "lama_cpp")

@@ -1,0 +1,97 @@
+"""Merging and converting with the real parts: peft, bitsandbytes, llama.cpp's converter."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from orchestrator.engines import llama_cpp
+from orchestrator.errors import InputError
+from orchestrator.stages import export
+
+
+def target(**changes: str) -> export.Target:
+    return export.Target(**{"name": "gguf", "engine": "llama_cpp", "quantization": "Q8_0"} | changes)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ([target(engine="llama_cp")], "unknown engine 'llama_cp'; did you mean 'llama_cpp'"),
+        ([target(quantization="q8")], "unknown quantization 'q8'; did you mean 'Q8_0'"),
+        ([target(quantization="Q4_K_M")], "Q4_K_M is not available yet: it needs llama-quantize"),
+        ([target(), target()], "this name is taken"),
+        ([target(name="merged")], "this name is taken"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_anything_runs(targets, message):
+    with pytest.raises(InputError, match=message):
+        export.check(export.Config(targets=targets))
+
+
+@pytest.mark.slow
+def test_the_merged_folder_has_all_that_a_server_needs(bench, exported):
+    merged = Path(exported.artifacts["merged"])
+    names = {path.name for path in merged.iterdir()}
+    assert {
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "chat_template.jinja",
+    } <= names
+    config, generation = (json.loads((merged / f"{kind}.json").read_text()) for kind in ("config", "generation_config"))
+    tokenizer = json.loads((merged / "tokenizer_config.json").read_text())
+    assert "quantization_config" not in config
+    assert config["eos_token_id"] == generation["eos_token_id"] == 5
+    assert tokenizer["add_bos_token"] is False, "the chat has no start token, so the server must not add one"
+    assert not list(merged.parent.glob("*.partial"))
+
+
+@pytest.mark.slow
+def test_each_target_is_one_file_of_its_own_type(exported):
+    made = {target["name"]: target for target in exported.report["targets"]}
+    assert exported.artifacts["small"].endswith("small.gguf")
+    assert made["small"]["bytes"] < made["exact"]["bytes"] / 2
+    assert made["small"]["engine_version"].startswith(("xllamacpp ", "llama-server "))
+    for name in ("exact", "small"):
+        llama_cpp.check(Path(exported.artifacts[name]), Path(exported.artifacts["merged"]))
+
+
+@pytest.mark.slow
+def test_a_second_attempt_keeps_what_is_complete(bench, exported):
+    config = export.Config(targets=[target(name="small")])
+    before = Path(exported.artifacts["small"]).stat().st_mtime_ns
+    again = export.run(config, bench.context("export"))
+    assert Path(again.artifacts["small"]).stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["template", "marker", "end"])
+def test_a_gguf_that_would_not_chat_as_trained_is_refused(exported, tmp_path, damage):
+    merged = tmp_path / "merged"
+    shutil.copytree(exported.artifacts["merged"], merged)
+    if damage == "template":
+        (merged / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+        expected = "its chat template is not the model's"
+    elif damage == "marker":
+        tokenizer = json.loads((merged / "tokenizer.json").read_text())
+        tokenizer["added_tokens"].append({"id": 400, "content": "assistant", "special": True})
+        (merged / "tokenizer.json").write_text(json.dumps(tokenizer))
+        expected = "'assistant' is not a control token"
+    else:
+        tokenizer = json.loads((merged / "tokenizer_config.json").read_text())
+        (merged / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"eos_token": "</s>"}))
+        expected = "its end token is '<|im_end|>', not '</s>'"
+    with pytest.raises(InputError, match=expected.replace("|", r"\|")):
+        llama_cpp.check(Path(exported.artifacts["exact"]), merged)
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_not_of_the_train_stage_is_named(tmp_path):
+    pytest.importorskip("torch")
+    from orchestrator.workers import loading
+
+    with pytest.raises(InputError, match=r"has no training\.json"):
+        loading.read_training(tmp_path)
