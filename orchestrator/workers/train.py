@@ -52,6 +52,11 @@ OWNED = {  # SFTConfig's name -> the recipe's, for a clear refusal in `extra`
     "seed": "seed",
     "save_steps": "save_steps",
     "output_dir": None,
+    "logging_steps": None,
+    "logging_strategy": None,
+    "save_strategy": None,
+    "assistant_only_loss": None,
+    "dataset_kwargs": None,
 }
 
 

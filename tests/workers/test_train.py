@@ -109,7 +109,7 @@ def test_sigterm_saves_a_checkpoint_and_exits_with_143(base, tokens, tmp_path):
     list(events(process))
     assert process.wait() == 143
     assert not (tmp_path / "result.json").exists()
-    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    (checkpoint,) = (tmp_path / "checkpoints").glob("checkpoint-*")
     assert (checkpoint / "complete").exists()
 
 
