@@ -50,13 +50,15 @@ class Document:
 class _Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2 booleans and floats: `on:` is a key of gates, not True."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012  as PyYAML declares it
+    yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in found if not tag.endswith((":bool", ":float"))]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
-_FLOAT = re.compile(r"^[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$")
+_FLOAT = re.compile(
+    r"^[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"
+)
 _BOOL = re.compile(r"^(true|True|TRUE|false|False|FALSE)$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))

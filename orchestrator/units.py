@@ -104,7 +104,7 @@ class _Real(_Quantity, float):
 class Bytes(_Whole):
     """Memory or disk, in bytes; GB is 10^9, GiB is 2^30."""
 
-    UNITS = {  # noqa: RUF012
+    UNITS = {
         "PB": "1e15",
         "TB": "1e12",
         "GB": "1e9",
@@ -126,7 +126,7 @@ class Bytes(_Whole):
 class Seconds(_Real):
     """A duration, in seconds; m is minutes."""
 
-    UNITS = {  # noqa: RUF012
+    UNITS = {
         "d": "86400",
         "h": "3600",
         "m": "60",
@@ -144,7 +144,7 @@ class Seconds(_Real):
 class Usd(_Real):
     """Money, in US dollars."""
 
-    UNITS = {"USD": "1"}  # noqa: RUF012
+    UNITS = {"USD": "1"}
     FORMS = '"$40", "0.60" or "40 USD"'
 
     @classmethod
@@ -159,7 +159,7 @@ class Usd(_Real):
 class Tokens(_Whole):
     """A number of tokens; B is 10^9."""
 
-    UNITS = {"T": "1e12", "B": "1e9", "M": "1e6", "k": "1e3", "K": "1e3"}  # noqa: RUF012
+    UNITS = {"T": "1e12", "B": "1e9", "M": "1e6", "k": "1e3", "K": "1e3"}
     FORMS = '"4096", "8k", "120_000" or "1.5B"'
 
     def __str__(self) -> str:

@@ -4,12 +4,11 @@ import importlib.metadata
 from pathlib import Path
 
 from orchestrator import plugins, stages
-from orchestrator.controller import gates
 from orchestrator.digests import digest_value
 from orchestrator.errors import OrchError, from_record
 from orchestrator.loadgen import hardware
 from orchestrator.planner.plan import Gate, Plan
-from orchestrator.report.render import render
+from orchestrator.report.render import number, render
 from orchestrator.report.run import GateReport, RunReport, StageReport
 from orchestrator.stages.base import Outputs
 from orchestrator.store.records import Event, StageRun
@@ -68,11 +67,16 @@ def _gate(gate: Gate, events: list[Event]) -> GateReport:
     judged = [e.data for e in events if e.kind == "gate" and e.data["gate"]["on"] == gate.on]
     verdict = next((data for data in reversed(judged) if Gate.model_validate(data["gate"]) == gate), None)
     if verdict is None:
-        return GateReport(name=gate.on, limit=gates.limits(gate), verdict="not judged")
+        return GateReport(name=gate.on, limit=_limit(gate), verdict="not judged")
     state = "passed" if verdict["passed"] else "failed"
     return GateReport.model_validate(
-        {"name": gate.on, "value": verdict["value"], "limit": gates.limits(gate), "verdict": state}
+        {"name": gate.on, "value": verdict["value"], "limit": _limit(gate), "verdict": state}
     )
+
+
+def _limit(gate: Gate) -> str:
+    bounds = (("at least", gate.min), ("at most", gate.max))
+    return ", ".join(f"{words} {number(value, gate.on)}" for words, value in bounds if value is not None)
 
 
 def _versions(rows: list[StageRun]) -> dict[str, str]:

@@ -51,5 +51,3 @@ def _serving(recipe: Recipe, serve: deploy.Serve) -> dict[str, Model]:
         found["benchmark"] = recipe.benchmark
     gates = [gate.model_dump() for gate in recipe.gates]
     return found | {"promote": promote.Config.model_validate({"service": serve.service, "gates": gates})}
-
-

@@ -68,5 +68,8 @@ class Stage(Protocol):
     LIBRARIES: tuple[str, ...]
     """Distributions whose version changes the stage's result; part of its digest."""
 
+    # optional: WORKERS, names of the worker files whose code is part of the digest; and
+    # refresh(outputs, home) -> Outputs | None, for a result that the world can outdate (an engine that is gone)
+
     def estimate(self, config: Any) -> Resources: ...
     def run(self, config: Any, context: Context) -> Outputs: ...

@@ -18,6 +18,7 @@ from orchestrator.errors import InputError
 from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES = ("transformers", "tokenizers", "datasets")
+WORKERS = ("tokenize",)
 ROLES = ("system", "user", "assistant", "tool")
 LISTED_ROWS = 5
 SUFFIXES = (".jsonl", ".json", ".parquet")

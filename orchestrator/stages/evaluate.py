@@ -24,6 +24,7 @@ from orchestrator.stages.base import Context, Outputs, Resources
 from orchestrator.stats import bootstrap_interval, mean
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+WORKERS = ("evaluate", "loading")
 SAMPLES = 10
 Row = dict[str, Any]
 Entry = dict[str, Any]

@@ -17,6 +17,7 @@ from orchestrator.errors import InputError
 from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "gguf")
+WORKERS = ("merge", "loading")
 MERGED = "merged"
 
 

@@ -29,6 +29,7 @@ from orchestrator.stages.base import Context, Outputs, Resources
 from orchestrator.stats import mean, percentile
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "xllamacpp")
+WORKERS = ("parity", "loading")
 TOP = 100
 BATCH_SIZE = 8
 WORST = 5

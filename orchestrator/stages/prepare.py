@@ -22,6 +22,7 @@ from orchestrator.errors import InputError
 from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES: tuple[str, ...] = ()
+WORKERS = ("fetch",)
 
 URI_SCHEMES = ("s3://", "gs://", "az://", "http://", "https://")
 

@@ -19,6 +19,7 @@ from orchestrator.errors import InputError
 from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
+WORKERS = ("train",)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 ALL_LINEAR = "all-linear"
 

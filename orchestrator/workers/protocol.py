@@ -53,7 +53,8 @@ def disk_full(where: Any) -> InputError:
     """The error for a write that found no space."""
     return InputError(
         f"no space left on the device while writing {where}",
-        next_step="free some space (or set ORCH_HOME to a larger disk), then `orch resume` goes on from the last checkpoint",
+        next_step="free some space, then `orch resume RUN` goes on from the last checkpoint; or set ORCH_HOME to a"
+        " larger disk and run again",
     )
 
 
