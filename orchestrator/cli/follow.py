@@ -18,13 +18,13 @@ from orchestrator.store.store import Store
 
 _POLL_S = 0.2
 _PROGRESS_EVERY_S = 5.0
-_DETACHED = 130
+_INTERRUPTED = 130
 _MARKS = {"pending": "·", "succeeded": "✓", "reused": "↺", "failed": "✗", "cancelled": "■"}
 _STYLES = {"succeeded": "green", "reused": "cyan", "failed": "red", "cancelled": "yellow", "pending": "dim"}
 
 
 def follow(store: Store, run: str) -> int:
-    """Show the run until it ends; its exit code, or 130 when the user detaches."""
+    """Show the run until it ends; its exit code, or 130 when the user detaches or cancels it."""
     console = Console()
     try:
         if console.is_terminal:
@@ -33,14 +33,14 @@ def follow(store: Store, run: str) -> int:
             _lines(store, run)
     except KeyboardInterrupt:
         print(f"\ndetached; the run goes on. `orch logs -f {run}` follows it again, `orch cancel {run}` stops it")
-        return _DETACHED
+        return _INTERRUPTED
     show.ended(store, run)
     error = store.run(run).error
     if error:
         failure = from_record(error)
         print(f"error: {failure}", file=sys.stderr)
         return failure.exit_code
-    return 0 if store.run(run).state == "succeeded" else 1
+    return 0 if store.run(run).state == "succeeded" else _INTERRUPTED
 
 
 def line(event: Event) -> str:

@@ -26,6 +26,8 @@ def drive(home: str, run: str) -> None:
         store.move_run(run, "running")
     try:
         finished = _stages(store, run)
+        if not finished:
+            _stop_candidate(store, run)
         reporting.write(store, run, ended="succeeded" if finished else "cancelled")
         store.move_run(run, "succeeded" if finished else "cancelled")
     except OrchError as error:
@@ -118,4 +120,4 @@ def _stop_candidate(store: Store, run: str) -> None:
     report = Outputs.model_validate(deploy.outputs).report
     release = store.release(report["service"], report["number"])
     if release.promoted is None and release.state in ("starting", "warm"):
-        store.move_release(release, "rejected", reason=f"run {run} failed")
+        store.move_release(release, "rejected", reason=f"run {run} did not end well")

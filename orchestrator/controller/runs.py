@@ -39,6 +39,9 @@ def launch(store: Store, run: str) -> None:
     except InfrastructureError as error:
         store.move_run(run, "failed", error=error)
         raise
+    except KeyboardInterrupt:
+        store.move_run(run, "cancelled")
+        raise
 
 
 @contextlib.contextmanager

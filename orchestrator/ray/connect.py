@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from orchestrator.errors import InfrastructureError
 
 NAMESPACE = "orch"
@@ -35,9 +37,11 @@ def start_head(home: Path, *, num_cpus: int) -> str:
 
     `num_cpus` is what Ray may hand out, at least 2: on one core a warm engine's share would block every stage.
     """
-    running = address_of_head(home)
-    if running:
-        return running
+    with FileLock(home / "ray.lock"):  # two commands at once must not start two
+        return address_of_head(home) or _start_head(home, num_cpus)
+
+
+def _start_head(home: Path, num_cpus: int) -> str:
     port, log = _free_port(), home / "ray.log"
     environment = _environment(home)
     command = [

@@ -62,10 +62,10 @@ def _watch(store: Store, release: Release, process: GuardedProcess) -> None:
     changed = store.watch()
     while True:
         code = process.poll()
-        if code is not None:
+        if code is not None and store.release(release.service, release.number).state == "warm":
             store.move_release(release, "starting", reason=f"its engine died: {processes.died_of(code)}")
             raise EngineError(f"the engine of {release.name} died ({processes.died_of(code)}):\n{process.last_lines()}")
-        if changed() and store.release(release.service, release.number).state != "warm":
+        if code is not None or (changed() and store.release(release.service, release.number).state != "warm"):
             return
         time.sleep(_WATCH_S)
 

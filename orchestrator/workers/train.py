@@ -335,10 +335,15 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """safetensors keeps the text of the system's error only; torch's zip writer does not even keep that."""
+    """safetensors keeps the text of the system's error only; torch's zip writer (inline_container.cc) not even that."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    signs = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "PytorchStreamWriter failed writing")
+    signs = (
+        os.strerror(errno.ENOSPC),
+        os.strerror(errno.EDQUOT),
+        "PytorchStreamWriter failed writing",
+        "inline_container.cc",
+    )
     return any(sign in str(error) for sign in signs)
 
 

@@ -87,7 +87,9 @@ class Project:
 
     def event(self, run: str, kind: str, stage: str) -> Any:
         """The first event of that kind, once there is one."""
-        return self.until(lambda: next((e for e in self.store.events(run=run) if (e.kind, e.stage) == (kind, stage)), None))
+        return self.until(
+            lambda: next((e for e in self.store.events(run=run) if (e.kind, e.stage) == (kind, stage)), None)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +174,11 @@ def test_a_killed_worker_resumes_from_its_checkpoint_and_a_killed_command_harms_
     rows = {row.stage: row for row in project.store.stage_runs(run)}
     assert rows["train"].attempts == 2
     pids = [e.id for e in project.store.events(run=run) if e.kind == "pid" and e.stage == "train"]
-    steps = [e.data["step"] for e in project.store.events(run=run, after=pids[1]) if e.kind == "progress"]
+    steps = [
+        e.data["step"]
+        for e in project.store.events(run=run, after=pids[1])
+        if (e.kind, e.stage) == ("progress", "train")
+    ]
     assert min(steps) > 2, "the second attempt began at the checkpoint"
     assert _ask(project.port, SERVICE)[0] == f"{SERVICE}@3"
 

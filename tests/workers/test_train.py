@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import InputError
 from tests import tiny_model
 
 pytestmark = pytest.mark.slow
@@ -139,20 +140,31 @@ def test_full_fine_tuning_leaves_a_whole_model(base, tokens, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("extra", "said"),
     [
-        ({"extra": {"learning_rat": 1}}, "TRL's SFTConfig refuses it: .*learning_rat"),
-        ({"extra": {"max_length": 1}}, "set train.sequence_len"),
-        ({"lora_target_modules": ["c_attn"]}, "the adapter has nothing to train"),
+        ({"learning_rat": 1}, r"TRL's SFTConfig refuses it: .*learning_rat"),
+        ({"max_length": 1}, r"set train\.sequence_len"),
+        ({"output_dir": "/x"}, r"train\.extra\.output_dir is set by orch itself"),
     ],
 )
-def test_what_cannot_be_trained_is_an_input_error(base, tokens, tmp_path, changes, said):
-    import re
+def test_extra_is_checked_by_trl_and_may_not_say_what_the_recipe_says(tmp_path, extra, said):
+    from orchestrator.stages.train import Config
+    from orchestrator.workers.train import pick_device, training_arguments
 
-    process = start(base, tokens, tmp_path, **changes)
-    errors = [event for event in events(process) if event["kind"] == "error"]
-    assert process.wait() == 2
-    assert re.search(said, f"{errors[0]['message']} {errors[0]['next_step']}")
+    with pytest.raises(InputError, match=said):
+        training_arguments(Config(extra=extra).model_dump(), tmp_path, *pick_device())
+
+
+def test_an_adapter_with_nothing_to_train_is_an_error_that_lists_what_there_is(base):
+    from transformers import AutoModelForCausalLM
+
+    from orchestrator.stages.train import Config
+    from orchestrator.workers.train import adapter_config
+
+    model = AutoModelForCausalLM.from_pretrained(base)
+    with pytest.raises(InputError, match="the adapter has nothing to train") as caught:
+        adapter_config(Config(lora_target_modules=["c_attn"]).model_dump(), model)
+    assert "down_proj, gate_proj" in str(caught.value.next_step)
 
 
 def test_a_full_disk_is_known_in_every_form_that_libraries_give_it():
@@ -161,6 +173,7 @@ def test_a_full_disk_is_known_in_every_form_that_libraries_give_it():
     assert is_disk_full(OSError(errno.ENOSPC, "x"))
     assert is_disk_full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
     assert is_disk_full(RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"))
+    assert is_disk_full(RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1917120 vs 1917012"))
     assert not is_disk_full(OSError(errno.EACCES, "denied"))
     outer = RuntimeError("saving failed")
     outer.__cause__ = OSError(errno.EDQUOT, "quota")
