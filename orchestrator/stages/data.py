@@ -74,8 +74,12 @@ def run(config: Config, context: Context) -> Outputs:
 
 
 def check_files(train: Path, test: Path | None, *, allow_leakage: bool = False) -> None:
-    """Raises InputError for the first bad row of either file, for an empty file, and for leakage."""
-    check_leakage(check_rows(train), check_rows(test) if test else [], allow=allow_leakage)
+    """Raises InputError for the first bad row of either file, for an empty file, and for leakage.
+
+    A folder passes unread: only the datasets library, which is slow to load, knows its layout.
+    """
+    rows = [check_rows(path) if path and not path.is_dir() else [] for path in (train, test)]
+    check_leakage(rows[0], rows[1], allow=allow_leakage)
 
 
 def load_rows(source: str, split: str, cache: Path) -> list[Row]:
