@@ -108,6 +108,7 @@ def run(config: Config, context: Context) -> Outputs:
             found, about = score(rows, answers[generations.index(task.generation())])
             metrics, report[kind] = metrics | found, about
     if answers:
+        _warn_of_cut_answers(answers[0], context)
         report["samples"] = samples(rows, answers[0])
         report["answers_ended"] = {side: _share(answers[0], f"{side}_ended") for side in ("base", "tuned")}
     return Outputs(metrics=metrics, report=report)
@@ -191,6 +192,12 @@ def _reference(row: Row) -> str:
 def _source(row: Row) -> str:
     """What the answer may rely on: the row's own source, else the turns before it."""
     return str(row.get("source") or "\n".join(turn["content"] for turn in row["messages"][:-1]))
+
+
+def _warn_of_cut_answers(entries: Sequence[Entry], context: Context) -> None:
+    cut = sum(not entry["tuned_ended"] for entry in entries)
+    if cut:
+        context.emit("log", message=f"{cut} of {len(entries)} tuned answers were cut at max_new_tokens; raise it")
 
 
 def _share(entries: Sequence[Entry], key: str) -> float:
