@@ -13,6 +13,7 @@ A message says what was found, what was needed and what to do next. `as_record` 
 over a process boundary without its class being pickled.
 """
 
+import errno
 from typing import Any
 
 
@@ -66,6 +67,20 @@ class WorkerDiedError(InfrastructureError):
 
 class EngineError(InfrastructureError):
     """A serving engine did not start, died, or answered wrongly."""
+
+
+def disk_full(where: Any) -> InputError:
+    """The error for a write that found no space."""
+    return InputError(
+        f"no space left on the device while writing {where}",
+        next_step="free some space, then `orch resume RUN` goes on from the last checkpoint; or set ORCH_HOME to a"
+        " larger disk and run again",
+    )
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether the disk, or the user's quota on it, is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def from_record(record: dict[str, Any]) -> OrchError:

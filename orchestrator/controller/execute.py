@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock
 
 from orchestrator import plugins, processes, stages
-from orchestrator.errors import OrchError, WorkerDiedError, from_record
+from orchestrator.errors import OrchError, WorkerDiedError, disk_full, from_record, is_disk_full
 from orchestrator.planner.plan import Plan
 from orchestrator.stages.base import Context, Emit, Outputs
 from orchestrator.store.store import Store
@@ -48,7 +48,12 @@ def execute(home: str, run: str, stage: str) -> dict[str, Any]:
             emit=emit,
             worker=lambda name, request: run_worker(name, request, directory, emit),
         )
-        outputs: Outputs = module.run(module.Config.model_validate(planned.config), context)
+        try:
+            outputs: Outputs = module.run(module.Config.model_validate(planned.config), context)
+        except OSError as error:
+            if is_disk_full(error):
+                raise disk_full(error.filename or directory) from error
+            raise
         return outputs.model_dump()
 
 
@@ -60,8 +65,11 @@ def run_worker(name: str, request: Mapping[str, Any], directory: Path, emit: Emi
     command = [sys.executable, "-m", f"orchestrator.workers.{name}", str(asked), str(result)]
     log = directory / f"{name}.log"
     process = processes.start(command, log=log, grace_s=WORKER_GRACE_S, events=True)
-    error = _forward(process, emit)
-    code = process.wait()
+    try:
+        error = _forward(process, emit)
+        code = process.wait()
+    finally:
+        process.stop()
     if error is not None:
         raise error
     if code:

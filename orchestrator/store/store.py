@@ -5,20 +5,35 @@ transaction. No network or process call happens inside a transaction.
 """
 
 import getpass
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, create_engine, event, func, insert, select, text, update
+from sqlalchemy import (
+    Connection,
+    ExceptionContext,
+    Select,
+    Table,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from orchestrator.digests import digest_path
-from orchestrator.errors import InputError, OrchError
+from orchestrator.errors import InputError, OrchError, disk_full
 from orchestrator.store import records, schema
 from orchestrator.store.records import Event, Release, Run, Service, StageRun
 
 Row = Mapping[str, Any]
+BALLAST_BYTES = 4_000_000
+"""A spare file beside the store, given up when the disk is full, so that this very failure can be written down."""
 
 
 class Store:
@@ -33,8 +48,10 @@ class Store:
             self._engine = create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 30})
             event.listen(self._engine, "connect", _pragmas)
             event.listen(self._engine, "begin", _begin)
+            event.listen(self._engine, "handle_error", self._when_full)
             self._reader = self._engine.execution_options(reader=True)
             self._create()
+            self._keep_ballast()
         except Exception as error:
             if isinstance(error, OrchError):
                 raise
@@ -54,6 +71,19 @@ class Store:
             if version < schema.VERSION:
                 schema.metadata.create_all(connection)
                 connection.execute(text(f"PRAGMA user_version = {schema.VERSION}"))
+
+    @property
+    def _ballast(self) -> Path:
+        return self.home / "ballast"
+
+    def _keep_ballast(self) -> None:
+        if not self._ballast.exists() and shutil.disk_usage(self.home).free > 10 * BALLAST_BYTES:
+            self._ballast.write_bytes(bytes(BALLAST_BYTES))
+
+    def _when_full(self, context: ExceptionContext) -> None:
+        if getattr(context.original_exception, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            self._ballast.unlink(missing_ok=True)
+            raise disk_full(self.path) from context.original_exception
 
     # events
 

@@ -5,7 +5,6 @@ RESULT is written last, in one step; an expected failure leaves as an `error` ev
 else that a library prints goes to stderr, which is the stage's log.
 """
 
-import errno
 import json
 import os
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from orchestrator.errors import InputError, OrchError
+from orchestrator.errors import OrchError, disk_full, is_disk_full
 
 _events = os.dup(1)
 
@@ -41,21 +40,12 @@ def main(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     except OrchError as error:
         _fail(error)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
         traceback.print_exc()
         _fail(disk_full(error.filename or result_path.parent))
     sys.stdout.flush()
     os._exit(0)  # skips slow interpreter teardown of torch; the result is already on disk
-
-
-def disk_full(where: Any) -> InputError:
-    """The error for a write that found no space."""
-    return InputError(
-        f"no space left on the device while writing {where}",
-        next_step="free some space, then `orch resume RUN` goes on from the last checkpoint; or set ORCH_HOME to a"
-        " larger disk and run again",
-    )
 
 
 def _fail(error: OrchError) -> None:

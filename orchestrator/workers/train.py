@@ -32,8 +32,8 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from orchestrator.errors import InputError
-from orchestrator.workers.protocol import disk_full, emit, main
+from orchestrator.errors import InputError, disk_full
+from orchestrator.workers.protocol import emit, main
 
 COMPLETE = "complete"
 KEPT_CHECKPOINTS = 2

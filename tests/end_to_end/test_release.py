@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -252,3 +253,28 @@ def test_down_leaves_no_process_and_up_serves_again(project: Project) -> None:
         _ask(project.port, SERVICE)
     assert f"http://127.0.0.1:{project.port}/v1" in project.orch("serve", "up", SERVICE)
     assert _ask(project.port, SERVICE)[2]
+
+
+def test_a_disk_that_fills_up_while_training_is_one_clear_error_and_the_run_resumes(project: Project) -> None:
+    mount = project.folder / "small"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=260m", "tmpfs", mount], check=False).returncode:
+        pytest.skip("mounting a tmpfs needs root on Linux")
+    home, project.home = project.home, mount / "home"
+    try:
+        command = project.start("run", "recipe.yaml", "train.max_steps=300", "train.save_steps=100")
+        run = project.until(lambda: next((r.id for r in project.store.runs() if r.state == "running"), None))
+        project.event(run, "pid", "train")
+        filler = mount / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(mount).free - 300_000))
+        output, _ = command.communicate(timeout=200)
+        assert command.returncode == 2, output
+        assert "no space left on the device while writing" in output
+        assert project.states(run)["train"] == "failed"
+        filler.unlink()
+        project.orch("resume", run)
+        assert project.store.run(run).state == "succeeded"
+        project.orch("down")
+    finally:
+        project.home = home
+        subprocess.run(["umount", "-l", mount], check=True)
