@@ -13,7 +13,6 @@ from pydantic import BeforeValidator, Field, field_validator
 from orchestrator.config import Model
 from orchestrator.errors import EngineError
 from orchestrator.loadgen import hardware
-from orchestrator.loadgen.drive import ClosedLoop, measure
 from orchestrator.loadgen.metrics import LATENCIES, PERCENTILES, Summary, summarize
 from orchestrator.loadgen.workload import Messages, read_prompts
 from orchestrator.stages.base import Context, Outputs, Resources
@@ -137,6 +136,8 @@ class _Progress:
 def _level(
     config: Config, deployed: Mapping[str, Any], prompts: Sequence[Messages], concurrency: int, progress: _Progress
 ) -> dict[str, Any]:  # fmt: skip
+    from orchestrator.loadgen.drive import ClosedLoop, measure  # aiohttp: a plan must not need it
+
     requests = config.requests(concurrency)
     load = ClosedLoop(
         url=deployed["engine_url"],
