@@ -4,8 +4,10 @@ import sys
 import time
 from collections.abc import Iterator
 
-from rich.console import Console, Group
+from rich.columns import Columns
+from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
@@ -102,16 +104,17 @@ def _lines(store: Store, run: str) -> None:
 
 
 def _live(store: Store, run: str, console: Console) -> None:
-    notes: dict[str, str] = {}
+    notes: dict[str, Event] = {}
     with Live(console=console, refresh_per_second=8) as live:
         for events in _tail(store, run):
             for event in events:
                 if event.stage and event.kind in ("progress", "log", "gate"):
-                    notes[event.stage] = _words(event)
+                    notes[event.stage] = event
             live.update(_view(store.stage_runs(run), notes))
 
 
-def _view(stages: list[StageRun], notes: dict[str, str]) -> Group:
+def _view(stages: list[StageRun], notes: dict[str, Event]) -> Table:
+    """One row a stage: mark, name, time, and its numbers or, while it runs, a bar and its newest event."""
     table = Table(box=None, padding=(0, 1), show_header=False)
     table.add_column(width=2)
     table.add_column(width=10)
@@ -119,7 +122,17 @@ def _view(stages: list[StageRun], notes: dict[str, str]) -> Group:
     table.add_column(no_wrap=True, overflow="ellipsis")
     for row in stages:
         mark = Spinner("dots") if row.state == "running" else Text(_MARKS[row.state], style=_STYLES[row.state])
-        shown = show.highlights(row) if row.state in ("succeeded", "reused") else notes.get(row.stage, "")
-        name = Text(row.stage, style="bold" if row.state == "running" else _STYLES.get(row.state, ""))
-        table.add_row(mark, name, show.seconds(row), Text(shown, style="dim" if row.state != "running" else ""))
-    return Group(table)
+        name = Text(row.stage, style="bold" if row.state == "running" else _STYLES[row.state])
+        table.add_row(mark, name, show.seconds(row), _note(row, notes.get(row.stage)))
+    return table
+
+
+def _note(row: StageRun, event: Event | None) -> RenderableType:
+    if row.state in ("succeeded", "reused"):
+        return Text(show.highlights(row), style="dim")
+    if event is None or row.state == "pending":
+        return ""
+    if event.kind != "progress" or row.state != "running":
+        return Text(_words(event), style="dim")
+    bar = ProgressBar(total=event.data.get("steps", 1), completed=event.data.get("step", 0), width=24)
+    return Columns([bar, Text(_words(event))])

@@ -16,6 +16,7 @@ from orchestrator.loadgen import hardware
 from orchestrator.loadgen.metrics import LATENCIES, PERCENTILES, Summary, summarize
 from orchestrator.loadgen.workload import Messages, read_prompts
 from orchestrator.stages.base import Context, Outputs, Resources
+from orchestrator.store.store import Store
 from orchestrator.units import Seconds
 
 LIBRARIES = ("aiohttp",)
@@ -96,7 +97,7 @@ def run(config: Config, context: Context) -> Outputs:
     source = context.cwd / (config.workload.dataset or context.inputs["data"].artifacts["test_rows"])
     prompts, progress = read_prompts(source), _Progress(config, context)
     levels = [_level(config, deployed, prompts, concurrency, progress) for concurrency in config.concurrency]
-    return Outputs(
+    outputs = Outputs(
         metrics=_metrics(deployed["target"], levels),
         report={
             **{key: deployed.get(key) for key in ("target", "release", "engine", "engine_version", "model")},
@@ -106,6 +107,8 @@ def run(config: Config, context: Context) -> Outputs:
             "levels": levels,
         },
     )
+    Store(context.home).add_benchmark(context.run, context.digest, outputs.metrics, outputs.report)
+    return outputs
 
 
 class _Progress:

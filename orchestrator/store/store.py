@@ -193,6 +193,11 @@ class Store:
         with self._engine.begin() as connection:
             connection.execute(insert(schema.benchmark_results).values(**row, created=self._clock()))
 
+    def benchmarks(self, run: str) -> list[dict[str, Any]]:
+        """Benchmark results of a run: created, digest, metrics, report."""
+        table = schema.benchmark_results
+        return [dict(row) for row in self._rows(select(table).where(table.c.run == run).order_by(table.c.id))]
+
     # services and releases
 
     def service(self, name: str) -> Service:

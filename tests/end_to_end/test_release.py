@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.engines import _llama_cpp_source as converter
 from orchestrator.store.store import Store
 from tests.tiny_model import build_base, write_rows
 
@@ -51,6 +52,8 @@ class Project:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
+        self.home.mkdir()
+        (self.home / "tools").symlink_to(converter.ensure_converter(converter.home()).parents[1])  # fetched once
         build_base(folder / "base")
         write_rows(folder / "train.jsonl", 6)
         write_rows(folder / "test.jsonl", 4)
