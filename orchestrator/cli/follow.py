@@ -61,7 +61,14 @@ def _words(event: Event) -> str:
     if event.kind == "gate":
         mark = "passed" if data["passed"] else "FAILED"
         return f"gate {data['gate']['on']} = {data['value']:.4g} {mark}"
-    words = event.kind.split(".", 1)[-1].replace("_", " ")
+    if event.kind == "level":
+        return "{concurrency} streams: TTFT p95 {ttft:.1f} ms, {tokens_per_s:,.0f} tokens/s, {errors} errors".format(
+            ttft=1000 * data["ttft_p95"], **data
+        )
+    if event.kind == "pid":
+        return f"worker process {data['pid']}"
+    about = f" {event.service}@{data['release']}" if event.service else ""
+    words = event.kind.split(".", 1)[-1].replace("_", " ") + about
     return f"{words}: {data['message']}" if data.get("message") else words
 
 

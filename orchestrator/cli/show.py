@@ -1,6 +1,7 @@
 """What commands print: plans, origins, runs, services and releases, as tables or as JSON."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,8 +23,10 @@ _HIGHLIGHTS = {
     "data": ("train_rows", "test_rows", "leaked"),
     "train": ("steps", "loss", "tokens_per_s"),
     "evaluate": ("exact_match", "exact_match.base", "exact_match.gain"),
+    "parity": ("*.kl_mean", "*.exact_match"),
+    "benchmark": ("*.ttft_p95", "*.tokens_per_s", "*.errors"),
 }
-_SHOWN = 3
+"""`*.x` stands for that metric of every target."""
 
 
 def console() -> Console:
@@ -185,8 +188,9 @@ def highlights(row: StageRun) -> str:
     if not row.outputs:
         return ""
     metrics = Outputs.model_validate(row.outputs).metrics
-    names = _HIGHLIGHTS.get(row.stage) or tuple(metrics)[:_SHOWN]
-    return "  ".join(f"{name} {metrics[name]:.4g}" for name in names if name in metrics)
+    patterns = [re.escape(name).replace(r"\*", "[^.]+") for name in _HIGHLIGHTS.get(row.stage, ())]
+    names = [name for pattern in patterns for name in metrics if re.fullmatch(pattern, name)]
+    return "  ".join(f"{name} {metrics[name]:.4g}" for name in names)
 
 
 def seconds(row: StageRun) -> str:

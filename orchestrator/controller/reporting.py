@@ -76,7 +76,8 @@ def _gate(gate: Gate, events: list[Event]) -> GateReport:
 
 def _limit(gate: Gate) -> str:
     bounds = (("at least", gate.min), ("at most", gate.max))
-    return ", ".join(f"{words} {number(value, gate.on)}" for words, value in bounds if value is not None)
+    shown = [(words, number(value, gate.on)) for words, value in bounds if value is not None]
+    return ", ".join(text if text in ("yes", "no") else f"{words} {text}" for words, text in shown)
 
 
 def _versions(rows: list[StageRun]) -> dict[str, str]:

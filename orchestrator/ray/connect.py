@@ -22,6 +22,7 @@ from filelock import FileLock
 from orchestrator.errors import InfrastructureError
 
 NAMESPACE = "orch"
+_OBJECT_STORE_BYTES = 100_000_000  # only small values pass through Ray: artifacts are files
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 30.0
 
@@ -48,6 +49,7 @@ def _start_head(home: Path, num_cpus: int) -> str:
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"),
         *("--node-ip-address=127.0.0.1", "--include-dashboard=false", "--disable-usage-stats"),
         f"--num-cpus={max(2, num_cpus)}",
+        f"--object-store-memory={_OBJECT_STORE_BYTES}",
     ]
     with log.open("ab") as output:
         head = subprocess.Popen(

@@ -191,4 +191,4 @@ def _report(source: Source, context: Context) -> dict[str, Any]:
     if not source.prepare:
         return {}
     path = _prepared_folder(source, context, None) / "report.json"
-    return {"dataset": json.loads(path.read_text())} if path.is_file() else {}
+    return dict(json.loads(path.read_text())) if path.is_file() else {}

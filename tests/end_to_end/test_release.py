@@ -89,6 +89,15 @@ class Project:
             time.sleep(0.02)
         return found
 
+    def running(self, command: subprocess.Popen[str]) -> str:
+        """Id of the run that a command has started."""
+
+        def found() -> str | None:
+            assert command.poll() is None, command.communicate()[0]
+            return next((run.id for run in self.store.runs() if run.state == "running"), None)
+
+        return str(self.until(found))
+
     def event(self, run: str, kind: str, stage: str) -> Any:
         """The first event of that kind, once there is one."""
         return self.until(
@@ -166,7 +175,7 @@ def test_a_failed_gate_exits_4_and_the_release_before_still_serves(project: Proj
 
 def test_a_killed_worker_resumes_from_its_checkpoint_and_a_killed_command_harms_nothing(project: Project) -> None:
     command = project.start("run", "recipe.yaml", "train.max_steps=40", "train.seed=6")
-    run = project.until(lambda: next((r.id for r in project.store.runs() if r.state == "running"), None))
+    run = project.running(command)
     worker = project.event(run, "pid", "train").data["pid"]
     folder = next((project.home / "stages").glob(f"train-{_digest(project, run)[:16]}"))
     project.until(lambda: list(folder.glob("checkpoints/checkpoint-*/trainer_state.json")))
@@ -229,7 +238,7 @@ def test_a_killed_engine_comes_back(project: Project) -> None:
 
 def test_a_cancelled_run_stops_and_resumes(project: Project) -> None:
     process = project.start("run", "recipe.yaml", "train.max_steps=60", "train.seed=7")
-    run = project.until(lambda: next((r.id for r in project.store.runs() if r.state == "running"), None))
+    run = project.running(process)
     worker = project.event(run, "pid", "train").data["pid"]
     project.event(run, "progress", "train")
     project.orch("cancel", run)
@@ -263,10 +272,11 @@ def test_a_disk_that_fills_up_while_training_is_one_clear_error_and_the_run_resu
     mount.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=260m", "tmpfs", mount], check=False).returncode:
         pytest.skip("mounting a tmpfs needs root on Linux")
+    project.orch("down")  # its gateway has the port
     home, project.home = project.home, mount / "home"
     try:
         command = project.start("run", "recipe.yaml", "train.max_steps=300", "train.save_steps=100")
-        run = project.until(lambda: next((r.id for r in project.store.runs() if r.state == "running"), None))
+        run = project.running(command)
         project.event(run, "pid", "train")
         filler = mount / "filler"
         filler.write_bytes(bytes(shutil.disk_usage(mount).free - 300_000))
