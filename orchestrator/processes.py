@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -83,3 +84,11 @@ def died_of(code: int) -> str:
     if code > 128 and code - 128 in [int(s) for s in signal.Signals]:
         return f"{signal.Signals(code - 128).name}"
     return f"exit code {code}"
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

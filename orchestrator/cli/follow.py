@@ -62,9 +62,8 @@ def _words(event: Event) -> str:
         mark = "passed" if data["passed"] else "FAILED"
         return f"gate {data['gate']['on']} = {data['value']:.4g} {mark}"
     if event.kind == "level":
-        return "{concurrency} streams: TTFT p95 {ttft:.1f} ms, {tokens_per_s:,.0f} tokens/s, {errors} errors".format(
-            ttft=1000 * data["ttft_p95"], **data
-        )
+        ttft = f"TTFT p95 {1000 * data['ttft_p95']:.1f} ms, " if "ttft_p95" in data else ""
+        return f"{data['concurrency']} streams: {ttft}{data['tokens_per_s']:,.0f} tokens/s, {data['errors']} errors"
     if event.kind == "pid":
         return f"worker process {data['pid']}"
     about = f" {event.service}@{data['release']}" if event.service else ""

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.app import app, home
+from orchestrator.errors import NotAllowedError
 
 ServiceName = Annotated[str, typer.Argument(metavar="SERVICE", help="Name of the service.")]
 OptionalService = Annotated[str | None, typer.Argument(metavar="[SERVICE]", help="Name of a service; default: all.")]
@@ -64,7 +65,13 @@ def up(service: ServiceName) -> None:
     from orchestrator.store.store import Store
 
     store = Store(home())
-    for number in sorted(releases.kept_warm(store, service)):
+    numbers = sorted(releases.kept_warm(store, service))
+    if not numbers:
+        raise NotAllowedError(
+            f"nothing of {service} was ever promoted",
+            next_step=f"`orch releases {service}`, `orch promote {service} --to N`",
+        )
+    for number in numbers:
         release = start.start_cold(store, store.release(service, number))
         print(f"{release.name} is warm")
     print(gateway.url(release.spec["port"]))
@@ -72,7 +79,7 @@ def up(service: ServiceName) -> None:
 
 @serving.command("down")
 def stop(service: ServiceName) -> None:
-    """Stop the engines of a service once their requests in flight have finished."""
+    """Stop the engines of a service once their requests in flight have finished; its URL then answers 503."""
     from orchestrator.store.store import Store
 
     store = Store(home())

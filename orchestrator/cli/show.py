@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.controller import gates, reporting
@@ -50,7 +51,7 @@ def plan(found: Plan) -> None:
     for gate in found.gates:
         out.print(f"gate   {gate.on}  {gates.limits(gate)}")
     for obstacle in found.obstacles:
-        out.print(f"[red]cannot run here[/]: {obstacle}")
+        out.print(f"[red]cannot run here[/]: {escape(obstacle)}")
 
 
 def origins(loaded: Loaded) -> None:
@@ -127,7 +128,7 @@ def run(store: Store, name: str, *, as_json: bool) -> None:
     console().print(f"[bold]{name}[/] {found.state}, by {found.owner}")
     console().print(table)
     if found.error:
-        console().print(f"[red]{found.error['type']}[/]: {found.error['message']}")
+        console().print(f"[red]{found.error['type']}[/]: {escape(found.error['message'])}")
     _outcome(store, name)
 
 
@@ -168,7 +169,7 @@ def releases(store: Store, service: str | None, *, as_json: bool) -> None:
         for event in store.events(service=name):
             if event.kind in ("release.promoted", "release.rolled_back"):
                 data = event.data
-                reason = f": {data['reason']}" if data["reason"] else ""
+                reason = f": {escape(data['reason'])}" if data["reason"] else ""
                 what = f"{event.kind.split('.')[1].replace('_', ' ')} to {name}@{data['release']}"
                 console().print(f"  {_when(event.time)}  {what} by {event.who}{reason}")
     if not names:

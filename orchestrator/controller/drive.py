@@ -3,49 +3,72 @@
 Every step is in the store before the next begins, so that a driver which is started again goes on where it was.
 """
 
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from orchestrator.controller import gates, reporting
 from orchestrator.controller.reuse import reusable
-from orchestrator.errors import OrchError, WorkerDiedError
+from orchestrator.errors import InputError, OrchError, WorkerDiedError
 from orchestrator.planner.plan import Plan, PlannedStage
 from orchestrator.ray import launch
 from orchestrator.stages.base import Outputs
-from orchestrator.store.records import StageRun
+from orchestrator.store.records import ENDED, StageRun
 from orchestrator.store.store import Store
 
+Executor = Callable[[Store, str, PlannedStage], dict[str, Any] | None]
+"""Executes one stage of a run: its outputs as JSON, or None when the run was cancelled meanwhile."""
 MAX_ATTEMPTS = 4
 """Of one stage whose process dies; an error that the stage itself reports is not tried again."""
 
 
-def drive(home: str, run: str) -> None:
-    """Execute what the store says of this run. Errors end up in the store, none is raised."""
+def drive(home: str, run: str, on_ray: Executor | None = None) -> None:
+    """Execute what the store says of this run; errors end up there, none is raised. `on_ray` executes one stage."""
     store = Store(Path(home))
-    if store.run(run).state == "queued":
+    state = store.run(run).state
+    if state in ENDED:  # cancelled before we began, or we were restarted after our last step
+        return
+    if state == "queued":
         store.move_run(run, "running")
+    failure: OrchError | None = None
+    finished = False
     try:
-        finished = _stages(store, run)
-        if not finished:
-            _stop_candidate(store, run)
-        reporting.write(store, run, ended="succeeded" if finished else "cancelled")
-        store.move_run(run, "succeeded" if finished else "cancelled")
+        finished = _stages(store, run, on_ray or _on_ray)
     except OrchError as error:
-        _stop_candidate(store, run)
-        reporting.write(store, run, ended="failed", error=error)
-        store.move_run(run, "failed", error=error)
+        failure = error
     except Exception as error:  # whatever happens, the run must not stay `running` with nobody behind it
-        store.move_run(run, "failed", error=OrchError(f"the driver failed in a way that nobody foresaw: {error!r}"))
-        raise
+        traceback.print_exc()
+        failure = OrchError(f"the driver failed in a way that nobody foresaw: {error!r}")
+    _finish(store, run, "failed" if failure else "succeeded" if finished else "cancelled", failure)
 
 
-def _stages(store: Store, run: str) -> bool:
+def _finish(store: Store, run: str, state: str, failure: OrchError | None) -> None:
+    if state != "succeeded":
+        _best_effort(store, run, lambda: _stop_candidate(store, run))
+    _best_effort(store, run, lambda: reporting.write(store, run, ended=state, error=failure))
+    try:
+        store.move_run(run, state, error=failure)
+    except InputError:  # the disk was full; the store has just given up its spare file
+        store.move_run(run, state, error=failure)
+
+
+def _best_effort(store: Store, run: str, step: Callable[[], object]) -> None:
+    """What must not keep a run from ending; its failure is an event."""
+    try:
+        step()
+    except Exception as error:
+        traceback.print_exc()
+        store.record("log", run=run, message=f"while ending: {error!r}")
+
+
+def _stages(store: Store, run: str, on_ray: Executor) -> bool:
     """All stages in their order; False when the run was cancelled on the way."""
     plan = Plan.model_validate(store.run(run).plan)
     for planned in plan.stages:
         if _cancelled(store, run):
             return False
-        outputs = _outputs(store, run, planned)
+        outputs = _outputs(store, run, planned, on_ray)
         if outputs is None:
             return False
         verdicts = gates.judge(plan.gates, planned.name, outputs.metrics)
@@ -55,7 +78,7 @@ def _stages(store: Store, run: str) -> bool:
     return True
 
 
-def _outputs(store: Store, run: str, planned: PlannedStage) -> Outputs | None:
+def _outputs(store: Store, run: str, planned: PlannedStage, on_ray: Executor) -> Outputs | None:
     """The stage's outputs: this run's own, an earlier run's, or made now; None when the run was cancelled."""
     mine = _row(store, run, planned.name)
     made = mine if mine.state in ("succeeded", "reused") else store.finished_stage(planned.digest)
@@ -65,16 +88,16 @@ def _outputs(store: Store, run: str, planned: PlannedStage) -> Outputs | None:
             if mine.state == "pending":
                 store.move_stage(run, planned.name, "reused", outputs=outputs.model_dump())
             return outputs
-    if mine.state == "running":  # our own predecessor died with it
+    if mine.state != "pending":  # our own predecessor died with it, or the world has moved on since
         store.move_stage(run, planned.name, "pending")
-    return _make(store, run, planned)
+    return _make(store, run, planned, on_ray)
 
 
-def _make(store: Store, run: str, planned: PlannedStage) -> Outputs | None:
+def _make(store: Store, run: str, planned: PlannedStage, on_ray: Executor) -> Outputs | None:
     for attempt in range(1, MAX_ATTEMPTS + 1):
         store.move_stage(run, planned.name, "running")
         try:
-            made = _on_ray(store, run, planned)
+            made = on_ray(store, run, planned)
         except WorkerDiedError as error:
             if attempt == MAX_ATTEMPTS:
                 store.move_stage(run, planned.name, "failed", error=error)
@@ -114,10 +137,9 @@ def _row(store: Store, run: str, stage: str) -> StageRun:
 
 def _stop_candidate(store: Store, run: str) -> None:
     """A candidate that did not pass must not hold resources; the release that serves is left alone."""
-    deploy = next((row for row in store.stage_runs(run) if row.stage == "deploy" and row.outputs), None)
-    if deploy is None:
-        return
-    report = Outputs.model_validate(deploy.outputs).report
-    release = store.release(report["service"], report["number"])
-    if release.promoted is None and release.state in ("starting", "warm"):
-        store.move_release(release, "rejected", reason=f"run {run} did not end well")
+    plan = Plan.model_validate(store.run(run).plan)
+    deploy = plan.stage("deploy")
+    for release in store.releases(plan.service) if plan.service and deploy else []:
+        mine = deploy is not None and release.digest == deploy.digest
+        if mine and release.promoted is None and release.state in ("starting", "warm"):
+            store.move_release(release, "rejected", reason=f"run {run} did not end well")

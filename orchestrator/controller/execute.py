@@ -9,13 +9,13 @@ from typing import Any
 from filelock import FileLock
 
 from orchestrator import plugins, processes, stages
-from orchestrator.errors import OrchError, WorkerDiedError, disk_full, from_record, is_disk_full
+from orchestrator.errors import InfrastructureError, OrchError, WorkerDiedError, disk_full, from_record, is_disk_full
 from orchestrator.planner.plan import Plan
 from orchestrator.stages.base import Context, Emit, Outputs
 from orchestrator.store.store import Store
 
-WORKER_GRACE_S = 30.0
-"""Between SIGTERM and SIGKILL of a worker: long enough to write a checkpoint."""
+WORKER_GRACE_S = 120.0
+"""Between SIGTERM and SIGKILL of a worker: long enough for the rest of an optimizer step and a checkpoint."""
 
 
 def execute(home: str, run: str, stage: str) -> dict[str, Any]:
@@ -73,8 +73,10 @@ def run_worker(name: str, request: Mapping[str, Any], directory: Path, emit: Emi
     if error is not None:
         raise error
     if code:
+        # killed from outside: worth another try; a Python error of its own would only come again
+        kind = WorkerDiedError if code > 128 else InfrastructureError
         cause = f"the worker {name} died ({processes.died_of(code)})"
-        raise WorkerDiedError(f"{cause}:\n{process.last_lines()}", next_step=f"its whole log: {log}")
+        raise kind(f"{cause}:\n{process.last_lines()}", next_step=f"its whole log: {log}")
     found: dict[str, Any] = json.loads(result.read_text())
     return found
 
@@ -82,8 +84,12 @@ def run_worker(name: str, request: Mapping[str, Any], directory: Path, emit: Emi
 def _forward(process: processes.GuardedProcess, emit: Emit) -> OrchError | None:
     error = None
     for line in process.lines():
-        event = json.loads(line)
-        kind = event.pop("kind")
+        try:
+            event = json.loads(line)
+            kind = event.pop("kind")
+        except (ValueError, KeyError, AttributeError, TypeError):  # a library's print, or a line cut by SIGKILL
+            emit("log", message=line.decode(errors="replace").rstrip())
+            continue
         if kind == "error":
             error = from_record(event)
         else:

@@ -3,17 +3,21 @@
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.clusters.cluster import Cluster
+from orchestrator.digests import digest_value
 from orchestrator.errors import InfrastructureError, InputError
 from orchestrator.planner.plan import Plan
 from orchestrator.ray import connect
 from orchestrator.store.records import Run
 from orchestrator.store.store import Store
 
+_START_S = 150.0
+"""A queued run's command may take this long to start Ray."""
 _DRIVE = "orchestrator.controller.drive:drive"
 
 
@@ -40,7 +44,7 @@ def launch(store: Store, run: str) -> None:
         store.move_run(run, "failed", error=error)
         raise
     except KeyboardInterrupt:
-        store.move_run(run, "cancelled")
+        cancel(store, run)
         raise
 
 
@@ -113,8 +117,12 @@ def resume(store: Store, run: str) -> None:
 
 def is_lost(store: Store, run: Run) -> bool:
     """Whether a run is said to be going on while the local Ray that it ran on is gone."""
-    local = Plan.model_validate(run.plan).cluster.address == "local"
-    return run.state in ("queued", "running", "cancelling") and local and connect.address_of_head(store.home) is None
+    if run.state not in ("queued", "running", "cancelling"):
+        return False
+    if Plan.model_validate(run.plan).cluster.address != "local" or connect.address_of_head(store.home):
+        return False
+    starting = run.state == "queued" and time.time() - store.events(run=run.id)[-1].time < _START_S
+    return not starting
 
 
 def mark_lost(store: Store, run: Run) -> None:
@@ -135,7 +143,7 @@ def _forced(plan: Plan, run: str, forced: set[str]) -> Plan:
     found, again = [], False
     for stage in plan.stages:
         again = again or stage.name in forced
-        update = {"digest": f"{stage.digest[:48]}{run[-4:]:0>16}", "reused_from": None} if again else {}
+        update = {"digest": digest_value([stage.digest, run]), "reused_from": None} if again else {}
         found.append(stage.model_copy(update=update))
     return plan.model_copy(update={"stages": found})
 

@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from orchestrator.errors import InfrastructureError
+from orchestrator.processes import free_port
 
 NAMESPACE = "orch"
 _OBJECT_STORE_BYTES = 100_000_000  # only small values pass through Ray: artifacts are files
@@ -30,7 +31,7 @@ _STOP_TIMEOUT_S = 30.0
 def address_of_head(home: Path) -> str | None:
     """Address of this home's local Ray, or None when it does not run."""
     found = _description(home)
-    return found["address"] if found and _listens(found["address"]) else None
+    return found["address"] if found and _alive(found["pid"]) and _listens(found["address"]) else None
 
 
 def start_head(home: Path, *, num_cpus: int) -> str:
@@ -43,7 +44,7 @@ def start_head(home: Path, *, num_cpus: int) -> str:
 
 
 def _start_head(home: Path, num_cpus: int) -> str:
-    port, log = _free_port(), home / "ray.log"
+    port, log = free_port(), home / "ray.log"
     environment = _environment(home)
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"),
@@ -57,7 +58,8 @@ def _start_head(home: Path, num_cpus: int) -> str:
             env={**os.environ, **environment},
         )  # fmt: skip
     address = f"127.0.0.1:{port}"
-    (home / "ray.json").write_text(json.dumps({"address": address, "pid": head.pid}))
+    described = {"address": address, "pid": head.pid, "started": _started(head.pid)}
+    (home / "ray.json").write_text(json.dumps(described))
     _wait_until_up(head, address, log)
     return address
 
@@ -67,6 +69,9 @@ def stop_head(home: Path) -> bool:
     found = _description(home)
     if found is None:
         return False
+    (home / "ray.json").unlink(missing_ok=True)
+    if _started(found["pid"]) != found["started"]:  # after a reboot the pid is somebody else's
+        return False
     with contextlib.suppress(ProcessLookupError):
         os.kill(found["pid"], signal.SIGTERM)
         deadline = time.monotonic() + _STOP_TIMEOUT_S
@@ -74,7 +79,6 @@ def stop_head(home: Path) -> bool:
             time.sleep(0.1)
         with contextlib.suppress(PermissionError):  # macOS says so of a group of zombies
             os.killpg(found["pid"], signal.SIGKILL)
-    (home / "ray.json").unlink(missing_ok=True)
     return True
 
 
@@ -116,6 +120,12 @@ def _description(home: Path) -> dict[str, Any] | None:
         return None
 
 
+def _started(pid: int) -> str | None:
+    """When a process began, in words that only that process has together with its pid; None when there is none."""
+    shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True)
+    return shown.stdout.strip() or None
+
+
 def _listens(address: str) -> bool:
     host, port = address.rsplit(":", 1)
     with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
@@ -123,19 +133,12 @@ def _listens(address: str) -> bool:
     return False
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _alive(pid: int) -> bool:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)  # where it is our own child, its zombie must not count as alive
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # gone, or by now the pid of another user's process
         return False
     return True
 
@@ -144,6 +147,7 @@ def _wait_until_up(head: subprocess.Popen[bytes], address: str, log: Path) -> No
     deadline = time.monotonic() + _START_TIMEOUT_S
     while not _listens(address):
         if head.poll() is not None or time.monotonic() > deadline:
+            head.kill()
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise InfrastructureError(f"Ray did not start:\n{tail}", next_step=f"the whole log: {log}")
         time.sleep(0.05)

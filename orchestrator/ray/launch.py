@@ -12,8 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.errors import InfrastructureError, NotAllowedError, OrchError, WorkerDiedError, from_record
@@ -22,37 +28,60 @@ from orchestrator.ray.connect import NAMESPACE
 _POLL_S = 0.2
 _TRIES = 10
 _PATIENCE_S = 3.0
+_PLACE_TIMEOUT_S = 120.0
 
 
 def start_detached(name: str, target: str, *args: Any, num_cpus: float = 0, num_gpus: float = 0) -> None:
     """Run `target(*args)` in a named actor that outlives us, and again if its process dies, until it returns.
 
     Starting a name that already runs changes nothing. An actor that reserves something sits in a placement group that
-    ends with it.
+    ends with it. Raises InfrastructureError when the cluster has no room for it within two minutes.
     """
-    options: dict[str, Any] = {"name": name, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
-    if num_cpus or num_gpus:
-        group = _reserve(name, num_cpus, num_gpus, detached=True)
-        options |= {"scheduling_strategy": _inside(group), "num_gpus": num_gpus}
     for _ in range(_TRIES):
-        actor = _Detached.options(num_cpus=num_cpus, max_restarts=-1, **options).remote(name, target, args)
+        actor = _existing(name) or _new(name, target, args, num_cpus, num_gpus)
         try:
-            ray.get(actor.ping.remote())
+            ray.get(actor.ping.remote(), timeout=_PLACE_TIMEOUT_S)
             return
         except RayActorError:  # an actor of this name was just ending
             time.sleep(_POLL_S)
+        except GetTimeoutError as error:
+            _forget(name)
+            raise InfrastructureError(
+                f"{name}: {_shortage(num_cpus, num_gpus)}", next_step="stop something (`orch status`), then try again"
+            ) from error
     raise InfrastructureError(
         f"{name} could not be started", next_step="see `orch status`, then the same command again"
     )
 
 
+def _existing(name: str) -> Any:
+    try:
+        return ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
+def _new(name: str, target: str, args: tuple[Any, ...], num_cpus: float, num_gpus: float) -> Any:
+    options: dict[str, Any] = {"name": name, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
+    if num_cpus or num_gpus:
+        group = _reserve(name, num_cpus, num_gpus, detached=True)
+        options |= {"scheduling_strategy": _inside(group), "num_gpus": num_gpus}
+    return _Detached.options(num_cpus=num_cpus, max_restarts=-1, **options).remote(name, target, args)
+
+
+def _forget(name: str) -> None:
+    """End an actor that was never placed, and its placement group."""
+    actor = _existing(name)
+    if actor is not None:
+        ray.kill(actor, no_restart=True)
+    for found in placement_group_table().values():
+        if found["name"].startswith(f"{name}.") and found["state"] != "REMOVED":
+            remove_placement_group(get_placement_group(found["name"]))
+
+
 def is_running(name: str) -> bool:
     """Whether a detached actor of that name lives."""
-    try:
-        ray.get_actor(name, namespace=NAMESPACE)
-    except ValueError:
-        return False
-    return True
+    return _existing(name) is not None
 
 
 def run_in_group(
@@ -86,7 +115,7 @@ def run_in_group(
                 ray.kill(actor)
                 return None
         return _value(ray.get(answer))
-    except (ActorDiedError, ActorUnavailableError, RayActorError) as error:
+    except RayActorError as error:
         raise WorkerDiedError(f"the process of {name} died: {error}") from error
     except RayTaskError as error:
         raise OrchError(f"{name} failed in a way that nobody foresaw:\n{error}") from error

@@ -4,14 +4,13 @@ The store says what is wanted (a release in state starting or warm wants its eng
 an engine is therefore a change of its release's state; the owner lets the requests in flight finish first.
 """
 
-import socket
 import sys
 import time
 from pathlib import Path
 
 from orchestrator import engines, plugins, processes
 from orchestrator.engines import client
-from orchestrator.errors import EngineError
+from orchestrator.errors import EngineError, OrchError
 from orchestrator.processes import GuardedProcess
 from orchestrator.serving import gateway
 from orchestrator.store.records import Release
@@ -26,24 +25,28 @@ _DRAIN_TIMEOUT_S = 120.0
 
 def own_engine(home: str, service: str, number: int) -> None:
     """Run the engine of a release for as long as the store wants it."""
-    store, starts = Store(Path(home)), list[float]()
+    store, deaths = Store(Path(home)), list[float]()
     while (release := store.release(service, number)).state in ("starting", "warm"):
         if release.state == "warm":  # our last process died with its owner
             store.move_release(release, "starting", reason="its owner was restarted")
-        starts = [start for start in starts if time.monotonic() - start < WINDOW_S] + [time.monotonic()]
         try:
             _run_engine(store, release)
-        except EngineError as error:
+        except OrchError as error:
             store.record("release.engine_lost", service=service, release=number, reason=error.message)
-            if len(starts) >= MAX_STARTS:
+            deaths = _recent([*deaths, time.monotonic()])
+            if len(deaths) >= MAX_STARTS:
                 store.move_release(release, "failed", reason=error.message)
                 return
+
+
+def _recent(moments: list[float]) -> list[float]:
+    return [moment for moment in moments if time.monotonic() - moment < WINDOW_S]
 
 
 def _run_engine(store: Store, release: Release) -> None:
     """One engine process from start to end. Raises EngineError unless it ended because it was no longer wanted."""
     engine = plugins.load(engines, release.spec["engine"])
-    port = _free_port()
+    port = processes.free_port()
     options = engine.Options(**release.spec["engine_args"])
     command = engine.command(Path(release.spec["model"]), options, host="127.0.0.1", port=port, alias=release.name)
     log = store.home / "logs" / f"{release.name}.log"
@@ -78,19 +81,12 @@ def _drain(release: Release) -> None:
 
 def own_gateway(home: str, port: int) -> None:
     """Run the gateway until `orch down`; gives up after MAX_STARTS deaths within WINDOW_S."""
-    store, starts = Store(Path(home)), list[float]()
-    while len(starts) < MAX_STARTS:
-        starts = [start for start in starts if time.monotonic() - start < WINDOW_S] + [time.monotonic()]
+    store, deaths = Store(Path(home)), list[float]()
+    while len(deaths) < MAX_STARTS:
         command = [sys.executable, "-m", "orchestrator.gateway.app", "--port", str(port), "--home", home]
         process = processes.start(command, log=store.home / "logs" / "gateway.log")
         code = process.wait()
         store.record("gateway.died", port=port, reason=processes.died_of(code), log=process.last_lines(3))
         if code == 2:  # bad input, the port above all: another try meets the same
             return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        deaths = _recent([*deaths, time.monotonic()])

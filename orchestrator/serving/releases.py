@@ -8,20 +8,20 @@ from orchestrator.store.store import Store
 
 
 def rollback_target(store: Store, service: str) -> Release:
-    """The release that `orch rollback` goes to: the newest promoted one below the current, not rolled back from before.
+    """The release that `orch rollback` goes to: the one that was made current last before the current one.
 
-    A second rollback therefore goes further back, never forward to the release that was just left.
+    A release that was rolled back from is never chosen, so that a second rollback goes further back.
     Raises NotAllowedError when there is none.
     """
     current = store.service(service).current
-    below = [r for r in store.releases(service) if r.promoted and not r.withdrawn and r.number < (current or 0)]
-    if not below:
+    before = [r for r in store.releases(service) if r.promoted and not r.withdrawn and r.number != current]
+    if not before:
         now = f"{service}@{current}" if current else "nothing"
         raise NotAllowedError(
             f"{service} has no earlier release to go back to; {now} is serving",
             next_step=f"`orch releases {service}` lists all; `orch promote {service} --to N` chooses one",
         )
-    return below[-1]
+    return max(before, key=lambda release: release.promoted or 0)
 
 
 def rollback(store: Store, service: str, to: Release, reason: str | None) -> int | None:
@@ -33,14 +33,15 @@ def rollback(store: Store, service: str, to: Release, reason: str | None) -> int
     if current == to.number:
         raise InputError(f"{to.name} is serving already", next_step=f"`orch releases {service}`")
     _must_be_warm(to)
-    store.switch(service, to.number, kind="release.rolled_back", reason=reason, withdraw=current)
+    store.switch(service, to.number, expected=current, kind="release.rolled_back", reason=reason, withdraw=True)
     return current
 
 
 def promote(store: Store, to: Release, reason: str | None) -> None:
     """Make `to` current. Raises NotAllowedError when no engine answers for it."""
     _must_be_warm(to)
-    store.switch(to.service, to.number, kind="release.promoted", reason=reason)
+    current = store.service(to.service).current
+    store.switch(to.service, to.number, expected=current, kind="release.promoted", reason=reason)
 
 
 def kept_warm(store: Store, service: str) -> set[int]:
@@ -51,13 +52,9 @@ def kept_warm(store: Store, service: str) -> set[int]:
     return {number for number in numbers if number is not None}
 
 
-def retire(store: Store, service: str) -> list[Release]:
+def retire(store: Store, service: str) -> list[int]:
     """Stop the engines of all warm releases that are neither current nor the way back; they drain by themselves."""
-    kept = kept_warm(store, service)
-    retired = [r for r in store.releases(service) if r.state == "warm" and r.number not in kept]
-    for release in retired:
-        store.move_release(release, "stopped", reason="a newer release was promoted")
-    return retired
+    return store.stop_warm_but(service, kept_warm(store, service), "a newer release was promoted")
 
 
 def _must_be_warm(release: Release) -> None:

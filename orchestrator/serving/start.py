@@ -44,9 +44,8 @@ def start_engine(store: Store, release: Release) -> Release:
     _until(lambda: store.release(release.service, release.number).state != "starting", _TIMEOUT_S)
     now = store.release(release.service, release.number)
     if now.state != "warm":
-        reasons = [
-            e.data.get("reason") for e in store.events(service=release.service) if e.kind == "release.engine_lost"
-        ]
+        lost = [event for event in store.events(service=release.service) if event.kind == "release.engine_lost"]
+        reasons = [event.data["reason"] for event in lost if event.data["release"] == release.number]
         raise EngineError(f"{release.name} did not become ready: {reasons[-1] if reasons else now.state}")
     return now
 
@@ -61,10 +60,15 @@ def _until(done: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def start_cold(store: Store, release: Release) -> Release:
-    """Start the local Ray if need be, the gateway, and the engine of a release; for commands outside a run."""
+    """Start the gateway and the engine of a release where it was deployed; for commands outside a run.
+
+    A local Ray is started if need be.
+    """
     from orchestrator.ray import connect
 
-    address = connect.start_head(store.home, num_cpus=os.cpu_count() or 1)
+    address = release.spec["address"]
+    if address == "local":
+        address = connect.start_head(store.home, num_cpus=os.cpu_count() or 1)
     with connect.connected(address, store.home):
         start_gateway(store.home, release.spec["port"])
         return start_engine(store, release)

@@ -3,8 +3,6 @@
 The release is a candidate: the gateway answers for `service@N`, and for `service` only once it is promoted.
 """
 
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +10,8 @@ from pydantic import Field
 
 from orchestrator import engines, plugins
 from orchestrator.config import Model
+from orchestrator.engines import client
+from orchestrator.errors import EngineError
 from orchestrator.serving import gateway, start
 from orchestrator.stages.base import Context, Outputs, Resources
 from orchestrator.store.store import Store
@@ -58,6 +58,7 @@ def run(config: Config, context: Context) -> Outputs:
         "target": config.target,
         "num_gpus": config.num_gpus,
         "port": config.port,
+        "address": store.run(context.run).plan["cluster"]["address"],
     }
     start.start_gateway(context.home, config.port)
     release = store.get_or_create_release(config.service, context.digest, context.run, spec)
@@ -89,7 +90,7 @@ def refresh(outputs: Outputs, home: Path) -> Outputs | None:
 
 def _answers(url: str | None) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/models", timeout=5):
-            return True
-    except (OSError, ValueError, urllib.error.URLError):
+        client.call(f"{url}/models", timeout_s=5)
+    except EngineError:
         return False
+    return True

@@ -39,7 +39,7 @@ def run(config: Config, context: Context) -> Outputs:
             next_step=f"`orch promote {config.service} --to {release.number}` if it should serve after all",
         )
     releases.promote(store, release, reason=f"run {context.run}: every gate passed")
-    retired = [old.name for old in releases.retire(store, config.service)]
+    retired = [f"{config.service}@{number}" for number in releases.retire(store, config.service)]
     return Outputs(report={"service": config.service, "number": release.number, "retired": retired})
 
 

@@ -17,9 +17,10 @@ STAGE_MOVES: dict[str, set[str]] = {
     "running": {"succeeded", "failed", "cancelled", "pending"},
     "failed": {"pending"},
     "cancelled": {"pending"},
-    "succeeded": set(),
-    "reused": set(),
+    "succeeded": {"pending"},
+    "reused": {"pending"},
 }
+"""A success goes back to pending when a resumed run finds that it does not stand any more (an engine is gone)."""
 RELEASE_MOVES: dict[str, set[str]] = {
     "starting": {"warm", "failed", "stopped", "rejected"},
     "warm": {"starting", "failed", "stopped", "rejected"},

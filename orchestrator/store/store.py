@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from orchestrator.digests import digest_path
-from orchestrator.errors import InputError, OrchError, disk_full
+from orchestrator.errors import InputError, NotAllowedError, OrchError, disk_full
 from orchestrator.store import records, schema
 from orchestrator.store.records import Event, Release, Run, Service, StageRun
 
@@ -154,6 +154,8 @@ class Store:
         """Change a run's state. Raises OrchError if the move is not legal."""
         now = self._clock()
         values: dict[str, Any] = {"error": error.as_record() if error else None}
+        if state == "queued":
+            values |= {"started": None, "ended": None}
         if state == "running":
             values["started"] = now
         if state in records.ENDED:
@@ -170,7 +172,7 @@ class Store:
         made = _contents(outputs or {}) if state == "succeeded" else []  # reads files: before the transaction
         values: dict[str, Any] = {"error": error.as_record() if error else None}
         if state == "running":
-            values |= {"started": now, "attempts": table.c.attempts + 1}
+            values |= {"started": now, "ended": None, "attempts": table.c.attempts + 1}
         elif state != "pending":
             values["ended"] = now
         if outputs is not None:
@@ -251,24 +253,44 @@ class Store:
             self._event(connection, f"release.{state}", service=release.service,
                         data={"release": release.number, "reason": reason, "pid": pid})  # fmt: skip
 
-    def switch(self, service: str, number: int, *, kind: str, reason: str | None, withdraw: int | None = None) -> None:
-        """Make a release the current one, atomically; `withdraw` marks the one that was left because it was bad."""
+    def switch(
+        self, service: str, number: int, *, expected: int | None, kind: str, reason: str | None, withdraw: bool = False
+    ) -> None:
+        """Make a release the current one instead of `expected`, which `withdraw` marks as bad; all or nothing.
+
+        Raises NotAllowedError when no engine answers for it any more, or when somebody else has switched meanwhile.
+        """
         table, now = schema.releases, self._clock()
+        mine = table.c.service == service
         with self._engine.begin() as connection:
-            before = connection.execute(
-                select(schema.services.c.current).where(schema.services.c.name == service)
-            ).scalar()
+            named = schema.services.c.name == service
+            if connection.execute(select(table.c.state).where(mine & (table.c.number == number))).scalar() != "warm":
+                raise NotAllowedError(f"no engine answers for {service}@{number} any more; nothing was switched")
+            if connection.execute(select(schema.services.c.current).where(named)).scalar() != expected:
+                raise NotAllowedError(f"{service} was switched by somebody else meanwhile; nothing was switched")
             version = schema.services.c.version + 1
-            connection.execute(
-                update(schema.services).where(schema.services.c.name == service).values(current=number, version=version)
-            )
-            key = (table.c.service == service) & (table.c.number == number)
-            connection.execute(update(table).where(key).values(promoted=now, withdrawn=False))
-            if withdraw is not None:
-                key = (table.c.service == service) & (table.c.number == withdraw)
-                connection.execute(update(table).where(key).values(withdrawn=True))
-            data = {"release": number, "from": before, "reason": reason}
+            connection.execute(update(schema.services).where(named).values(current=number, version=version))
+            marks = {"promoted": now, "withdrawn": False}
+            connection.execute(update(table).where(mine & (table.c.number == number)).values(**marks))
+            if withdraw and expected is not None:
+                connection.execute(update(table).where(mine & (table.c.number == expected)).values(withdrawn=True))
+            data = {"release": number, "from": expected, "reason": reason}
             self._event(connection, kind, service=service, data=data)
+
+    def stop_warm_but(self, service: str, kept: set[int], reason: str) -> list[int]:
+        """Stop the warm releases of a service but the `kept` ones and whatever is current now; their numbers."""
+        table = schema.releases
+        with self._engine.begin() as connection:
+            current = connection.execute(select(schema.services.c.current).where(schema.services.c.name == service))
+            spared = kept | {current.scalar()}
+            warm = (table.c.service == service) & (table.c.state == "warm")
+            found = [n for n in connection.execute(select(table.c.number).where(warm)).scalars() if n not in spared]
+            for number in found:
+                values = {"state": "stopped", "url": None, "model": None, "pid": None}
+                connection.execute(update(table).where(warm & (table.c.number == number)).values(**values))
+                data = {"release": number, "reason": reason, "pid": None}
+                self._event(connection, "release.stopped", service=service, data=data)
+        return found
 
     def routes(self) -> dict[str, Any]:
         """What the gateway needs to route: services with their current release, releases with their engines."""

@@ -79,5 +79,10 @@ def test_who_when_and_why_are_recorded(store: Store) -> None:
 
 def test_only_the_current_release_and_the_way_back_stay_warm(store: Store) -> None:
     _promote(store, 1, 2, 3)
-    assert [release.number for release in releases.retire(store, "svc")] == [1]
+    assert releases.retire(store, "svc") == [1]
     assert [release.state for release in store.releases("svc")] == ["stopped", "warm", "warm"]
+
+
+def test_after_going_forward_by_hand_a_rollback_goes_to_what_served_before(store: Store) -> None:
+    _promote(store, 1, 2, 3, 1)
+    assert _rollback(store) == 3

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import InputError, OrchError
+from orchestrator.errors import InputError, NotAllowedError, OrchError
 from orchestrator.store.store import Store
 
 
@@ -57,11 +57,13 @@ def test_a_release_is_numbered_once_per_digest(store: Store) -> None:
 
 
 def test_a_switch_is_seen_by_a_watcher_of_another_connection(store: Store, tmp_path: Path) -> None:
-    store.get_or_create_release("svc", "aa", "r1", {})
+    release = store.get_or_create_release("svc", "aa", "r1", {})
+    store.move_release(release, "starting")
+    store.move_release(release, "warm", url="http://127.0.0.1:1/v1")
     changed = Store(tmp_path).watch()
     assert changed()
     assert not changed()
-    store.switch("svc", 1, kind="release.promoted", reason=None)
+    store.switch("svc", 1, expected=None, kind="release.promoted", reason=None)
     assert changed()
     assert store.routes()["services"] == {"svc": {"current": 1}}
 
@@ -93,3 +95,14 @@ def test_a_home_that_is_a_file_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     with pytest.raises(InputError, match=r"cannot use .*home as the store"):
         Store(tmp_path / "home")
+
+
+def test_a_switch_that_somebody_else_made_obsolete_changes_nothing(store: Store) -> None:
+    release = store.get_or_create_release("svc", "aa", "r1", {})
+    with pytest.raises(NotAllowedError, match="no engine answers"):
+        store.switch("svc", 1, expected=None, kind="release.promoted", reason=None)
+    store.move_release(release, "starting")
+    store.move_release(release, "warm", url="http://127.0.0.1:1/v1")
+    with pytest.raises(NotAllowedError, match="switched by somebody else"):
+        store.switch("svc", 1, expected=7, kind="release.promoted", reason=None)
+    assert store.service("svc").current is None
