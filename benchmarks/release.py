@@ -2,7 +2,7 @@
 
     python benchmarks/release.py --out benchmarks/release.json        (about 12 minutes on 2 cores)
 
-Everything is a whole `orch` process against a fresh $ORCH_HOME. The rollback runs while a client streams without a pause.
+Everything is a whole `orch` process against a fresh $ORCH_HOME; the rollback runs while a client streams chats.
 """
 
 import argparse

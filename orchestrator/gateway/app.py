@@ -121,7 +121,7 @@ class Gateway:
 
     async def _attempt(self, request: web.Request, body: bytes, fields: dict[str, Any] | None) -> web.StreamResponse:
         model = None if fields is None else fields.get("model")
-        tried = self.table.choose(model)
+        tried = self._choose(model)
         try:
             return await self._forward(request, tried, _rename(tried, body, fields), self._kept)
         except _UnreachableError as first:
@@ -136,6 +136,14 @@ class Gateway:
             message = f"the engine of {route.name} does not answer: {error}"
             answer = RoutingError(502, message, code="engine_unreachable").body()
             return web.json_response(answer, status=502, headers={RELEASE_HEADER: route.name})
+
+    def _choose(self, model: str | None) -> Route:
+        """A request is refused only by the newest table: its release may have become warm since the last poll."""
+        try:
+            return self.table.choose(model)
+        except RoutingError:
+            self.refresh()
+            return self.table.choose(model)
 
     async def _forward(
         self, request: web.Request, route: Route, body: bytes, session: ClientSession
