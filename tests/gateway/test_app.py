@@ -359,12 +359,12 @@ def test_the_process_follows_the_store(tmp_path):
                 release = store.get_or_create_release("legal", f"digest-{number}", "run-1", {})
                 store.move_release(release, "starting")
                 store.move_release(release, "warm", url=engine.url, model="legal")
-            store.switch("legal", 1, kind="service.promoted", reason=None)
+            store.switch("legal", 1, expected=None, kind="release.promoted", reason=None)
             async with ClientSession(f"http://127.0.0.1:{port}") as client:
                 await answers(client)
                 assert await current_text(client) == "one"
                 assert (await routes(client))["home"] == str(tmp_path)
-                store.switch("legal", 2, kind="service.rolled_back", reason="test")
+                store.switch("legal", 2, expected=1, kind="release.rolled_back", reason="test")
                 await shown_in_routes(client, lambda found: found["services"]["legal"] == 2)
                 assert await current_text(client) == "two"
 
