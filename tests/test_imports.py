@@ -8,7 +8,19 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "orchestrator"
 ROWS = [
-    {"errors", "units", "config", "plugins", "stats", "processes", "guard", "digests", "documents", "validation"},
+    {
+        "errors",
+        "units",
+        "config",
+        "plugins",
+        "stats",
+        "processes",
+        "guard",
+        "digests",
+        "documents",
+        "jsonlines",
+        "validation",
+    },
     {"catalog", "clusters", "gateway", "loadgen", "report", "store"},
     {"planner", "engines", "ray"},
     {"serving"},

@@ -9,7 +9,6 @@ assistant's tokens. Intervals are 95 % bootstrap intervals over rows.
 Leaves out: tasks of other harnesses, answers that are judged by a model.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from orchestrator import jsonlines
 from orchestrator.config import Model
 from orchestrator.errors import InputError
 from orchestrator.stages._groundedness import ungrounded_claims
@@ -99,8 +99,8 @@ def run(config: Config, context: Context) -> Outputs:
             "directory": str(context.directory),
         },
     )
-    rows = _read_lines(Path(data["test_rows"]))
-    answers = [_read_lines(Path(path)) for path in result["answers"]]
+    rows = jsonlines.read(Path(data["test_rows"]))
+    answers = [jsonlines.read(Path(path)) for path in result["answers"]]
     metrics, report = _perplexities(result["perplexities"]), dict[str, Any](device=result["device"])
     for kind, score in (("exact_match", score_exact_match), ("groundedness", score_groundedness)):
         task = config.of(kind)
@@ -202,7 +202,3 @@ def _warn_of_cut_answers(entries: Sequence[Entry], context: Context) -> None:
 
 def _share(entries: Sequence[Entry], key: str) -> float:
     return mean([float(entry[key]) for entry in entries])
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
