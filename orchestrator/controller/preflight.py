@@ -37,7 +37,7 @@ def _rows(recipe: Recipe, cwd: Path) -> None:
     local = [_file(datasets, cwd) for datasets in (recipe.datasets, recipe.test_datasets)]
     if local[0]:
         data.check_files(local[0], local[1], allow_leakage=recipe.allow_leakage)
-    elif local[1]:
+    elif local[1] and not local[1].is_dir():
         data.check_rows(local[1])
 
 

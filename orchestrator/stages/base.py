@@ -68,7 +68,10 @@ class Stage(Protocol):
     LIBRARIES: tuple[str, ...]
     """Distributions whose version changes the stage's result; part of its digest."""
 
-    # optional: WORKERS, names of the worker files whose code is part of the digest; and
+    # optional:
+    # WORKERS, names of the worker files whose code is part of the digest;
+    # METRICS, names of all metrics (`*` stands for a target), so that a gate on another one is refused in the plan;
+    # ON_ACCELERATOR = True, for a stage that runs on the accelerators that the recipe asks for;
     # refresh(outputs, home) -> Outputs | None, for a result that the world can outdate (an engine that is gone)
 
     def estimate(self, config: Any) -> Resources: ...

@@ -20,6 +20,12 @@ from orchestrator.store.store import Store
 from orchestrator.units import Seconds
 
 LIBRARIES = ("aiohttp",)
+METRICS = (
+    *(f"*.{latency}_p{share}" for latency in LATENCIES for share in PERCENTILES),
+    "*.tokens_per_s",
+    "*.requests_per_s",
+    "*.errors",
+)
 
 
 def _not_yet(value: Any) -> None:

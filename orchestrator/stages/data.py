@@ -19,6 +19,19 @@ from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES = ("transformers", "tokenizers", "datasets")
 WORKERS = ("tokenize",)
+METRICS = (
+    "train_rows",
+    "test_rows",
+    "truncated",
+    "dropped",
+    "untrained_turns",
+    "tokens",
+    "trained_tokens",
+    "tokens_p50",
+    "tokens_p95",
+    "tokens_max",
+    "leaked",
+)
 ROLES = ("system", "user", "assistant", "tool")
 LISTED_ROWS = 5
 SUFFIXES = (".jsonl", ".json", ".parquet")

@@ -25,6 +25,19 @@ from orchestrator.stats import bootstrap_interval, mean
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 WORKERS = ("evaluate", "loading")
+METRICS = (
+    "exact_match",
+    "exact_match.base",
+    "exact_match.gain",
+    "exact_match.majority",
+    "groundedness.per_1000",
+    "groundedness.per_1000.low",
+    "groundedness.per_1000.high",
+    "groundedness.base.per_1000",
+    "perplexity",
+    "perplexity.base",
+)
+ON_ACCELERATOR = True
 SAMPLES = 10
 Row = dict[str, Any]
 Entry = dict[str, Any]
@@ -60,16 +73,7 @@ class Config(Model):
     """The `evaluate` section."""
 
     tasks: list[Task] = Field(min_length=1)
-    """Each kind once."""
-
-    @field_validator("tasks")
-    @classmethod
-    def _each_once(cls, value: list[Task]) -> list[Task]:
-        names = [task.task for task in value]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"evaluate: task {', '.join(twice)} is given more than once")
-        return value
+    """Each kind once; the recipe sees to that."""
 
     def of(self, kind: str) -> Task | None:
         """The task of that kind."""

@@ -23,6 +23,7 @@ from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES: tuple[str, ...] = ()
 WORKERS = ("fetch",)
+METRICS: tuple[str, ...] = ()
 
 URI_SCHEMES = ("s3://", "gs://", "az://", "http://", "https://")
 
