@@ -4,6 +4,7 @@ A stage's module holds no torch: heavy work happens in a worker program (`orches
 `Context.worker` starts as a process of its own and whose events it forwards.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,12 @@ class Context:
     worker: Work
 
 
-__all__ = ["Context", "Emit", "Outputs", "Resources", "Stage", "Work"]
+__all__ = ["Context", "Emit", "Outputs", "Resources", "Stage", "Work", "local_path"]
+
+
+def local_path(text: str | None, cwd: Path) -> Path:
+    """Where a path of the recipe is: `~` is the home folder, a relative one starts where the command was given."""
+    return cwd / os.path.expanduser(text or "")
 
 
 class Stage(Protocol):

@@ -15,7 +15,7 @@ from orchestrator.errors import EngineError
 from orchestrator.loadgen import hardware
 from orchestrator.loadgen.metrics import LATENCIES, PERCENTILES, Summary, summarize
 from orchestrator.loadgen.workload import Messages, read_prompts
-from orchestrator.stages.base import Context, Outputs, Resources
+from orchestrator.stages.base import Context, Outputs, Resources, local_path
 from orchestrator.store.store import Store
 from orchestrator.units import Seconds
 
@@ -100,7 +100,7 @@ def estimate(config: Config) -> Resources:
 def run(config: Config, context: Context) -> Outputs:
     """Measure the deployed engine. Raises EngineError when every request at some concurrency failed."""
     deployed = context.inputs["deploy"].report
-    source = context.cwd / (config.workload.dataset or context.inputs["data"].artifacts["test_rows"])
+    source = local_path(config.workload.dataset or context.inputs["data"].artifacts["test_rows"], context.cwd)
     prompts, progress = read_prompts(source), _Progress(config, context)
     levels = [_level(config, deployed, prompts, concurrency, progress) for concurrency in config.concurrency]
     outputs = Outputs(
