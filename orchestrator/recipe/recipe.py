@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from orchestrator import engines, plugins, stages
-from orchestrator.config import Model
+from orchestrator.config import Model, NotAvailable
 from orchestrator.errors import InputError
 from orchestrator.planner.plan import Gate
 from orchestrator.stages.benchmark import Config as Benchmark
@@ -21,13 +21,6 @@ from orchestrator.stages.train import Config as Train
 from orchestrator.units import Bytes, Seconds
 
 _ACCELERATOR = re.compile(r"(?P<kind>[A-Za-z0-9-]+):(?P<count>[1-9]\d*)")
-
-
-def _not_available(value: Any) -> Any:
-    raise ValueError("this section is not available yet")
-
-
-NotAvailable = Annotated[Any, BeforeValidator(_not_available)]
 
 
 def _accelerator(value: str) -> str:

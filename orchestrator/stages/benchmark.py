@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
-from orchestrator.config import Model
+from orchestrator.config import Model, NotAvailable
 from orchestrator.errors import EngineError
 from orchestrator.loadgen import hardware
 from orchestrator.loadgen.metrics import LATENCIES, PERCENTILES, Summary, summarize
@@ -28,22 +28,14 @@ METRICS = (
 )
 
 
-def _not_yet(value: Any) -> None:
-    if value is not None:
-        raise ValueError("not available yet")
-
-
-NotYet = Annotated[Any, BeforeValidator(_not_yet)]
-
-
 class Workload(Model):
     """What is asked."""
 
     dataset: str | None = None
     """A jsonl file of chats, each sent without its last answer; default: the test rows of the recipe."""
-    synthetic: NotYet = None
+    synthetic: NotAvailable = None
     """Not available yet."""
-    trace: NotYet = None
+    trace: NotAvailable = None
     """Not available yet."""
 
 
@@ -68,9 +60,9 @@ class Config(Model):
     """Decides the order of the prompts."""
     request_timeout: Seconds = Seconds(300)
     """Time after which a request counts as failed."""
-    request_rate: NotYet = None
+    request_rate: NotAvailable = None
     """Not available yet."""
-    sweep: NotYet = None
+    sweep: NotAvailable = None
     """Not available yet."""
 
     @field_validator("targets")

@@ -122,7 +122,7 @@ serve: {service: svc, target: gguf, engine_args: {n_ctxx: 1}}
 @pytest.mark.parametrize("section", ["compliance: {use: commercial}", "budget: {max_cost_usd: 40}", "priority: 50"])
 def test_a_section_of_later_work_is_rejected_by_name(tmp_path: Path, section: str) -> None:
     name = section.split(":")[0]
-    assert f"recipe.yaml:3: {name}: this section is not available yet" in _problems(tmp_path, section + "\n")
+    assert f"recipe.yaml:3: {name}: this is not available yet" in _problems(tmp_path, section + "\n")
 
 
 @pytest.mark.parametrize(
