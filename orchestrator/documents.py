@@ -1,6 +1,6 @@
 """Reads one YAML file into plain data and remembers the file and line of every value.
 
-PyYAML's own loader keeps the last of two equal keys and reads `1e-4` as text; both are mended here.
+PyYAML's own loader keeps the last of two equal keys, reads `1e-4` as text and `2024-05-01` as a date; all mended here.
 """
 
 import re
@@ -48,10 +48,10 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 booleans and floats: `on:` is a key of gates, not True."""
+    """SafeLoader with YAML 1.2 booleans and floats and without dates: `on:` is a key of gates, not True."""
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in found if not tag.endswith((":bool", ":float"))]
+        first: [(tag, pattern) for tag, pattern in found if not tag.endswith((":bool", ":float", ":timestamp"))]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -59,6 +59,7 @@ class _Loader(yaml.SafeLoader):
 _FLOAT = re.compile(
     r"^[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"
 )
+_MERGE = "tag:yaml.org,2002:merge"
 _BOOL = re.compile(r"^(true|True|TRUE|false|False|FALSE)$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
@@ -91,8 +92,10 @@ def parse(text: str, file: str) -> Document:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise InputError(f"{file}:{line}: not YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: `!!int many`
         raise InputError(f"{file}: not YAML: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"{file}: not YAML: something contains itself, or is nested too deeply") from error
     finally:
         loader.dispose()
 
@@ -101,7 +104,7 @@ def scalar(text: str) -> Any:
     """A command-line value, read as YAML would read it: numbers, true, null, [a, b]."""
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return text
 
 
@@ -115,9 +118,10 @@ def _value(loader: _Loader, node: yaml.Node, key: Key, file: str, document: Docu
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode, key: Key, file: str, document: Document) -> dict[str, Any]:
-    loader.flatten_mapping(node)  # YAML merge keys, `<<: *anchor`
     found: dict[str, Any] = {}
     for name_node, value_node in node.value:
+        if name_node.tag == _MERGE:
+            continue
         name, line = str(loader.construct_object(name_node)), name_node.start_mark.line + 1
         if name in found:
             first = document.origins[(*key, name)].line
@@ -125,7 +129,24 @@ def _mapping(loader: _Loader, node: yaml.MappingNode, key: Key, file: str, docum
             continue
         document.origins[(*key, name)] = Origin(file, line)
         found[name] = _value(loader, value_node, (*key, name), file, document)
+    for parent in _merged(node):
+        inside = Document({})
+        for name, value in _mapping(loader, parent, key, file, inside).items():
+            if name not in found:
+                found[name] = value
+                size = len(key) + 1
+                document.origins |= {at: o for at, o in inside.origins.items() if at[:size] == (*key, name)}
     return found
+
+
+def _merged(node: yaml.MappingNode) -> list[yaml.MappingNode]:
+    """The mappings of YAML merge keys, `<<: *anchor` or `<<: [*one, *two]`; the first that has a key wins."""
+    values = [value for name, value in node.value if name.tag == _MERGE]
+    parents = [parent for v in values for parent in (v.value if isinstance(v, yaml.SequenceNode) else [v])]
+    for parent in parents:
+        if not isinstance(parent, yaml.MappingNode):
+            raise yaml.MarkedYAMLError(problem="<< needs a mapping", problem_mark=parent.start_mark)
+    return parents
 
 
 def _neighbours(path: Path) -> str | None:

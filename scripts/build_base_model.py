@@ -45,7 +45,8 @@ PLAIN_SHARE = 0.3
 def read_corpus(path: Path) -> list[str]:
     """The documents of `corpus.jsonl`, or of the folder that holds it."""
     file = path / "corpus.jsonl" if path.is_dir() else path
-    texts = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = file.read_text(encoding="utf-8").split("\n")  # not splitlines(): a raw U+2028 in a text ends no line
+    texts = [json.loads(line)["text"] for line in lines if line.strip()]
     return [" ".join(text.split()) for text in texts]
 
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.documents import parse, scalar
+from orchestrator.errors import InputError
 
 
 def test_numbers_and_booleans_are_those_of_yaml_1_2() -> None:
@@ -36,3 +37,29 @@ def test_lines_of_nested_values_are_known() -> None:
 @pytest.mark.parametrize("text", ["", "# nothing\n"])
 def test_an_empty_file_is_an_empty_mapping(text: str) -> None:
     assert parse(text, "x").data == {}
+
+
+@pytest.mark.parametrize("text", ["2024-05-01", "2026-13-45", "2024-05-01 10:00:00"])
+def test_a_date_is_text(text: str) -> None:
+    assert parse(f"revision: {text}\n", "x").data == {"revision": text}
+    assert scalar(text) == text
+
+
+def test_own_keys_win_over_merged_ones_and_are_no_duplicates() -> None:
+    text = "b: &b {lr: 1, r: 2}\nc: &c {<<: *b, r: 3}\nd: {<<: *c, lr: 4}\ne: *c\nf: {<<: [{r: 9}, *b]}\n"
+    document = parse(text, "x.yaml")
+    assert document.problems == []
+    expected = {"c": {"lr": 1, "r": 3}, "d": {"lr": 4, "r": 3}, "e": {"lr": 1, "r": 3}, "f": {"lr": 1, "r": 9}}
+    assert document.data == {"b": {"lr": 1, "r": 2}} | expected
+    assert (document.origins[("d", "r")].line, document.origins[("d", "lr")].line) == (2, 3)
+
+
+def test_a_duplicate_beside_a_merge_key_is_still_reported() -> None:
+    document = parse("b: &b {lr: 1}\nd:\n  <<: *b\n  lr: 2\n  lr: 3\n", "x.yaml")
+    assert [str(problem) for problem in document.problems] == ["x.yaml:5: duplicate key 'lr', first on line 4"]
+
+
+@pytest.mark.parametrize("text", ["a: !!int many\n", "a: {<<: 3}\n", "a: &a [*a]\n", "a: &a {<<: *a}\n"])
+def test_a_value_that_cannot_be_made_is_bad_input(text: str) -> None:
+    with pytest.raises(InputError, match="not YAML"):
+        parse(text, "x.yaml")

@@ -8,8 +8,21 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "orchestrator"
 ROWS = [
-    {"errors", "units", "config", "plugins", "stats", "processes", "guard", "digests", "documents", "validation"},
-    {"catalog", "clusters", "gateway", "loadgen", "report", "store"},
+    {
+        "errors",
+        "units",
+        "config",
+        "plugins",
+        "stats",
+        "processes",
+        "guard",
+        "digests",
+        "documents",
+        "gpus",
+        "jsonlines",
+        "validation",
+    },
+    {"clusters", "gateway", "loadgen", "report", "store"},
     {"planner", "engines", "ray"},
     {"serving"},
     {"stages"},

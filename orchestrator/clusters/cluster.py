@@ -1,12 +1,11 @@
 """What a cluster is: a Ray address and its node pools, read from `clusters/*.yaml`; `local` is this machine."""
 
 import os
-import platform
-import subprocess
 from pathlib import Path
 
 from pydantic import Field
 
+from orchestrator import gpus
 from orchestrator.config import Model
 from orchestrator.documents import read
 from orchestrator.units import Bytes
@@ -57,24 +56,6 @@ def load_cluster(path: Path | None) -> Cluster:
 def _probed(cluster: Cluster) -> Cluster:
     if cluster.address != "local" or cluster.nodes:
         return cluster
-    kinds = _gpu_names()
+    kinds = [gpus.kind(gpu["name"], gpu["memory_bytes"]) for gpu in gpus.probe()]
     pool = NodePool(cpus=os.cpu_count() or 1, accelerator=kinds[0] if kinds else None, accelerators=len(kinds))
     return cluster.model_copy(update={"nodes": [pool]})
-
-
-def _gpu_names() -> list[str]:
-    """Kinds of this machine's GPUs as nvidia-smi names them, shortened to what recipes write."""
-    if platform.system() != "Linux":
-        return []
-    try:
-        command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [_short(*line.rsplit(",", 1)) for line in lines]
-
-
-def _short(name: str, mebibytes: str) -> str:
-    """`NVIDIA A100-SXM4-80GB` -> `A100-80GB`; `NVIDIA H100 80GB HBM3` -> `H100`."""
-    kind = next((kind for kind in ("H200", "H100", "A100", "B200", "L40S", "L4") if kind in name), name.strip())
-    return f"A100-{'80GB' if int(mebibytes) > 50_000 else '40GB'}" if kind == "A100" else kind

@@ -20,7 +20,6 @@ from orchestrator.stages import prepare
 from orchestrator.stages.base import Outputs
 from orchestrator.store.store import Store
 
-_ON_ACCELERATOR = ("train", "evaluate", "export", "parity")
 _PACKAGE = Path(stages.__file__).parent.parent
 
 
@@ -76,7 +75,7 @@ def _stage(
 ) -> PlannedStage:
     module = plugins.load(stages, name)
     wanted: Resources = module.estimate(config)
-    if name in _ON_ACCELERATOR:
+    if getattr(module, "ON_ACCELERATOR", False):
         wanted = wanted.model_copy(update={"num_gpus": num_gpus})
     reads = {stage.name: stage.digest for stage in before if stage.name in NEEDS[name]}
     identity = {

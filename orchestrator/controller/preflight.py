@@ -8,6 +8,7 @@ from orchestrator.planner.plan import Plan
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.serving import gateway
 from orchestrator.stages import data, train
+from orchestrator.stages.base import local_path
 from orchestrator.stages.prepare import Dataset
 from orchestrator.units import Bytes
 
@@ -24,7 +25,7 @@ def check(recipe: Recipe, plan: Plan, home: Path, cwd: Path) -> None:
         )
     _rows(recipe, cwd)
     if recipe.train and recipe.base_model.path and not recipe.base_model.prepare:
-        folder = cwd / recipe.base_model.path
+        folder = local_path(recipe.base_model.path, cwd)
         if folder.exists():
             train.check_base_model(folder, recipe.train)
     if recipe.serve and not _reused(plan, "deploy"):
@@ -37,14 +38,14 @@ def _rows(recipe: Recipe, cwd: Path) -> None:
     local = [_file(datasets, cwd) for datasets in (recipe.datasets, recipe.test_datasets)]
     if local[0]:
         data.check_files(local[0], local[1], allow_leakage=recipe.allow_leakage)
-    elif local[1]:
+    elif local[1] and not local[1].is_dir():
         data.check_rows(local[1])
 
 
 def _file(datasets: list[Dataset], cwd: Path) -> Path | None:
     for dataset in datasets:
-        if dataset.path and not dataset.prepare and (cwd / dataset.path).exists():
-            return cwd / dataset.path
+        if dataset.path and not dataset.prepare and local_path(dataset.path, cwd).exists():
+            return local_path(dataset.path, cwd)
     return None
 
 

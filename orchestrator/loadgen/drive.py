@@ -37,8 +37,6 @@ class ClosedLoop:
     """Decides the order of the prompts; nonces are new in every measurement, since a server remembers old ones."""
     timeout_s: float
     """For one request."""
-    reuse_prefix: bool = False
-    """Send the prompts as they are, so that the server's prefix cache may answer part of them."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ async def _measure(
 def _bodies(load: ClosedLoop, prompts: Sequence[Messages]) -> Iterator[dict[str, Any]]:
     run = secrets.token_hex(4)
     for number, messages in enumerate(endless(prompts, seed=load.seed)):
-        yield request_body(load, messages if load.reuse_prefix else with_nonce(messages, f"{number:05d}-{run}"))
+        yield request_body(load, with_nonce(messages, f"{number:05d}-{run}"))
 
 
 async def _streams(

@@ -3,24 +3,21 @@
 A fact that cannot be read is None or left out, never guessed.
 """
 
-import json
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
-_TIMEOUT_S = 10
+from orchestrator import gpus
 
 
 def describe() -> dict[str, Any]:
     """`{cpu, cores, memory_bytes, gpus: [{name, memory_bytes, driver}], system}` of this machine."""
     return {
-        "cpu": cpu_name(_read("/proc/cpuinfo")) or _output("sysctl", "-n", "machdep.cpu.brand_string").strip() or None,
+        "cpu": cpu_name(_read("/proc/cpuinfo")) or _mac_cpu_name(),
         "cores": os.cpu_count(),
         "memory_bytes": _memory(),
-        "gpus": nvidia(_output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"))
-        + amd(_output("amd-smi", "static", "--asic", "--vram", "--driver", "--json")),
+        "gpus": gpus.probe(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
 
@@ -34,32 +31,8 @@ def cpu_name(cpuinfo: str) -> str | None:
     return None
 
 
-def nvidia(text: str) -> list[dict[str, Any]]:
-    """GPUs in `nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader`; memory in MiB there."""
-    rows = [[field.strip() for field in line.split(",")] for line in text.splitlines()]
-    return [
-        {"name": name, "memory_bytes": int(memory.removesuffix(" MiB")) * 2**20, "driver": driver}
-        for name, memory, driver in (row for row in rows if len(row) == 3)
-        if memory.removesuffix(" MiB").isdecimal()
-    ]
-
-
-def amd(text: str) -> list[dict[str, Any]]:
-    """GPUs in `amd-smi static --asic --vram --driver --json`: a list, or under `gpu_data` since ROCm 6.4; MB is MiB."""
-    try:
-        data = json.loads(text or "[]")
-    except ValueError:
-        return []
-    found = data.get("gpu_data", []) if isinstance(data, dict) else data
-    return [
-        {
-            "name": gpu["asic"]["market_name"],
-            "memory_bytes": int(gpu["vram"]["size"]["value"]) * 2**20,
-            "driver": gpu["driver"].get("version", gpu["driver"].get("driver_version")),
-        }
-        for gpu in found
-        if {"asic", "vram", "driver"} <= gpu.keys()
-    ]
+def _mac_cpu_name() -> str | None:
+    return gpus.output("sysctl", "-n", "machdep.cpu.brand_string").strip() or None
 
 
 def _memory() -> int | None:
@@ -74,12 +47,3 @@ def _read(path: str) -> str:
         return Path(path).read_text()
     except OSError:
         return ""
-
-
-def _output(*command: str) -> str:
-    """What a command prints; empty where it is missing or fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout

@@ -1,12 +1,14 @@
 """The recipe: one typed, frozen value. Each section is the configuration of the code that reads it."""
 
+import contextlib
 import re
+from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from orchestrator import engines, plugins
-from orchestrator.config import Model
+from orchestrator import engines, plugins, stages
+from orchestrator.config import Model, NotAvailable
 from orchestrator.errors import InputError
 from orchestrator.planner.plan import Gate
 from orchestrator.stages.benchmark import Config as Benchmark
@@ -16,16 +18,9 @@ from orchestrator.stages.export import Target
 from orchestrator.stages.parity import Config as Parity
 from orchestrator.stages.prepare import Dataset, Source
 from orchestrator.stages.train import Config as Train
-from orchestrator.units import Seconds
+from orchestrator.units import Bytes, Seconds
 
 _ACCELERATOR = re.compile(r"(?P<kind>[A-Za-z0-9-]+):(?P<count>[1-9]\d*)")
-
-
-def _not_available(value: Any) -> Any:
-    raise ValueError("this section is not available yet")
-
-
-NotAvailable = Annotated[Any, BeforeValidator(_not_available)]
 
 
 def _accelerator(value: str) -> str:
@@ -60,7 +55,12 @@ class RecipeGate(Gate):
 
 
 def _number(value: Any) -> Any:
-    return float(Seconds.parse(value)) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    for unit in (Seconds, Bytes):
+        with contextlib.suppress(ValueError):
+            return float(unit.parse(value))
+    raise ValueError(f"{value!r} is no number, duration or size; write it like 0.8, 500ms or 2GB")
 
 
 class Recipe(Model):
@@ -106,7 +106,7 @@ class Recipe(Model):
 
 def problems(recipe: Recipe) -> list[tuple[tuple[str | int, ...], str]]:
     """What no single field shows: (where, what) of each contradiction between sections."""
-    return [*_missing_sections(recipe), *_targets(recipe), *_serve(recipe), *_gates(recipe)]
+    return [*_missing_sections(recipe), *_tasks(recipe), *_targets(recipe), *_serve(recipe), *_gates(recipe)]
 
 
 Found = list[tuple[tuple[str | int, ...], str]]
@@ -114,12 +114,31 @@ Found = list[tuple[tuple[str | int, ...], str]]
 
 def _missing_sections(recipe: Recipe) -> Found:
     needs = [
-        (recipe.train, "train", recipe.datasets, "datasets"),
-        (recipe.evaluate, "evaluate", recipe.test_datasets, "test_datasets"),
-        (recipe.serve, "serve", recipe.export, "export"),
-        (recipe.benchmark, "benchmark", recipe.serve, "serve"),
+        (recipe.test_datasets, "test_datasets", "datasets"),
+        (recipe.train, "train", "datasets"),
+        (recipe.evaluate, "evaluate", "train"),
+        (recipe.evaluate, "evaluate", "test_datasets"),
+        (recipe.export, "export", "train"),
+        (recipe.serve, "serve", "export"),
+        (recipe.benchmark, "benchmark", "serve"),
     ]
-    return [((name,), f"needs a {other!r} section") for section, name, needed, other in needs if section and not needed]
+    found: Found = [
+        ((name,), f"needs a {other!r} section")
+        for section, name, other in needs
+        if section and not getattr(recipe, other)
+    ]
+    if recipe.benchmark and not recipe.benchmark.workload.dataset and not recipe.test_datasets:
+        found.append((("benchmark",), "needs a 'test_datasets' section, or prompts under workload.dataset"))
+    return found
+
+
+def _tasks(recipe: Recipe) -> Found:
+    names = [task.task for task in recipe.evaluate]
+    return [
+        (("evaluate", index, "task"), f"{name} is given more than once")
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
 
 
 def _targets(recipe: Recipe) -> Found:
@@ -186,6 +205,21 @@ def _gates(recipe: Recipe) -> Found:
             found.append((key, f"a gate names a stage and a metric, such as evaluate.exact_match; found {gate.on!r}"))
         elif gate.stage not in names:
             found.append((key, f"this recipe has no stage {gate.stage!r}; {plugins.nearest(gate.stage, names)}"))
+        else:
+            found += [(key, text) for text in _unknown_metric(gate)]
         if gate.min is None and gate.max is None:
             found.append((("gates", index), "a gate needs min or max"))
     return found
+
+
+def _unknown_metric(gate: Gate) -> list[str]:
+    known = getattr(plugins.load(stages, gate.stage), "METRICS", None)
+    if known is None or any(fnmatchcase(gate.metric, name) for name in known):
+        return []
+    if not known:
+        return [f"{gate.stage} measures nothing that a gate could judge"]
+    of = gate.metric.rpartition(".")[0] or "TARGET"
+    return [
+        f"{gate.stage} measures no {gate.metric!r}; "
+        + plugins.nearest(gate.metric, [n.replace("*", of) for n in known])
+    ]

@@ -4,6 +4,7 @@ A stage's module holds no torch: heavy work happens in a worker program (`orches
 `Context.worker` starts as a process of its own and whose events it forwards.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,12 @@ class Context:
     worker: Work
 
 
-__all__ = ["Context", "Emit", "Outputs", "Resources", "Stage", "Work"]
+__all__ = ["Context", "Emit", "Outputs", "Resources", "Stage", "Work", "local_path"]
+
+
+def local_path(text: str | None, cwd: Path) -> Path:
+    """Where a path of the recipe is: `~` is the home folder, a relative one starts where the command was given."""
+    return cwd / os.path.expanduser(text or "")
 
 
 class Stage(Protocol):
@@ -68,7 +74,10 @@ class Stage(Protocol):
     LIBRARIES: tuple[str, ...]
     """Distributions whose version changes the stage's result; part of its digest."""
 
-    # optional: WORKERS, names of the worker files whose code is part of the digest; and
+    # optional:
+    # WORKERS, names of the worker files whose code is part of the digest;
+    # METRICS, names of all metrics (`*` stands for a target), so that a gate on another one is refused in the plan;
+    # ON_ACCELERATOR = True, for a stage that runs on the accelerators that the recipe asks for;
     # refresh(outputs, home) -> Outputs | None, for a result that the world can outdate (an engine that is gone)
 
     def estimate(self, config: Any) -> Resources: ...

@@ -8,26 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
-from orchestrator.config import Model
+from orchestrator.config import Model, NotAvailable
 from orchestrator.errors import EngineError
 from orchestrator.loadgen import hardware
 from orchestrator.loadgen.metrics import LATENCIES, PERCENTILES, Summary, summarize
 from orchestrator.loadgen.workload import Messages, read_prompts
-from orchestrator.stages.base import Context, Outputs, Resources
+from orchestrator.stages.base import Context, Outputs, Resources, local_path
 from orchestrator.store.store import Store
 from orchestrator.units import Seconds
 
 LIBRARIES = ("aiohttp",)
-
-
-def _not_yet(value: Any) -> None:
-    if value is not None:
-        raise ValueError("not available yet")
-
-
-NotYet = Annotated[Any, BeforeValidator(_not_yet)]
+METRICS = (
+    *(f"*.{latency}_p{share}" for latency in LATENCIES for share in PERCENTILES),
+    "*.tokens_per_s",
+    "*.requests_per_s",
+    "*.errors",
+)
 
 
 class Workload(Model):
@@ -35,9 +33,9 @@ class Workload(Model):
 
     dataset: str | None = None
     """A jsonl file of chats, each sent without its last answer; default: the test rows of the recipe."""
-    synthetic: NotYet = None
+    synthetic: NotAvailable = None
     """Not available yet."""
-    trace: NotYet = None
+    trace: NotAvailable = None
     """Not available yet."""
 
 
@@ -62,9 +60,9 @@ class Config(Model):
     """Decides the order of the prompts."""
     request_timeout: Seconds = Seconds(300)
     """Time after which a request counts as failed."""
-    request_rate: NotYet = None
+    request_rate: NotAvailable = None
     """Not available yet."""
-    sweep: NotYet = None
+    sweep: NotAvailable = None
     """Not available yet."""
 
     @field_validator("targets")
@@ -94,7 +92,7 @@ def estimate(config: Config) -> Resources:
 def run(config: Config, context: Context) -> Outputs:
     """Measure the deployed engine. Raises EngineError when every request at some concurrency failed."""
     deployed = context.inputs["deploy"].report
-    source = context.cwd / (config.workload.dataset or context.inputs["data"].artifacts["test_rows"])
+    source = local_path(config.workload.dataset or context.inputs["data"].artifacts["test_rows"], context.cwd)
     prompts, progress = read_prompts(source), _Progress(config, context)
     levels = [_level(config, deployed, prompts, concurrency, progress) for concurrency in config.concurrency]
     outputs = Outputs(

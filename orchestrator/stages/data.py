@@ -9,9 +9,9 @@ Leaves out: data types other than chat, near-duplicates (only exact ones count a
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from orchestrator.config import Model
 from orchestrator.errors import InputError
@@ -19,6 +19,19 @@ from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES = ("transformers", "tokenizers", "datasets")
 WORKERS = ("tokenize",)
+METRICS = (
+    "train_rows",
+    "test_rows",
+    "truncated",
+    "dropped",
+    "untrained_turns",
+    "tokens",
+    "trained_tokens",
+    "tokens_p50",
+    "tokens_p95",
+    "tokens_max",
+    "leaked",
+)
 ROLES = ("system", "user", "assistant", "tool")
 LISTED_ROWS = 5
 SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -29,19 +42,10 @@ Row = dict[str, Any]
 class Config(Model):
     """How the data sets are read and cut."""
 
-    type: Literal["chat", "instruction", "completion", "preference"] = "chat"
-    """What a row holds; `chat`: {"messages": [{"role", "content"}, ...]}, the last turn the assistant's."""
     sequence_len: int = Field(default=1024, ge=8)
     """Tokens after which a row is cut off."""
     allow_leakage: bool = False
     """Go on although test rows are in the training data, too."""
-
-    @field_validator("type")
-    @classmethod
-    def _only_chat(cls, value: str) -> str:
-        if value != "chat":
-            raise ValueError(f"type {value!r} is not available yet; use chat")
-        return value
 
 
 def estimate(config: Config) -> Resources:

@@ -17,6 +17,7 @@ from orchestrator.stages.base import Context, Outputs, Resources
 from orchestrator.store.store import Store
 
 LIBRARIES: tuple[str, ...] = ()
+METRICS: tuple[str, ...] = ()
 
 
 class Serve(Model):

@@ -9,7 +9,6 @@ assistant's tokens. Intervals are 95 % bootstrap intervals over rows.
 Leaves out: tasks of other harnesses, answers that are judged by a model.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from orchestrator import jsonlines
 from orchestrator.config import Model
 from orchestrator.errors import InputError
 from orchestrator.stages._groundedness import ungrounded_claims
@@ -25,6 +25,19 @@ from orchestrator.stats import bootstrap_interval, mean
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 WORKERS = ("evaluate", "loading")
+METRICS = (
+    "exact_match",
+    "exact_match.base",
+    "exact_match.gain",
+    "exact_match.majority",
+    "groundedness.per_1000",
+    "groundedness.per_1000.low",
+    "groundedness.per_1000.high",
+    "groundedness.base.per_1000",
+    "perplexity",
+    "perplexity.base",
+)
+ON_ACCELERATOR = True
 SAMPLES = 10
 Row = dict[str, Any]
 Entry = dict[str, Any]
@@ -60,16 +73,7 @@ class Config(Model):
     """The `evaluate` section."""
 
     tasks: list[Task] = Field(min_length=1)
-    """Each kind once."""
-
-    @field_validator("tasks")
-    @classmethod
-    def _each_once(cls, value: list[Task]) -> list[Task]:
-        names = [task.task for task in value]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"evaluate: task {', '.join(twice)} is given more than once")
-        return value
+    """Each kind once; the recipe sees to that."""
 
     def of(self, kind: str) -> Task | None:
         """The task of that kind."""
@@ -99,8 +103,8 @@ def run(config: Config, context: Context) -> Outputs:
             "directory": str(context.directory),
         },
     )
-    rows = _read_lines(Path(data["test_rows"]))
-    answers = [_read_lines(Path(path)) for path in result["answers"]]
+    rows = jsonlines.read(Path(data["test_rows"]))
+    answers = [jsonlines.read(Path(path)) for path in result["answers"]]
     metrics, report = _perplexities(result["perplexities"]), dict[str, Any](device=result["device"])
     for kind, score in (("exact_match", score_exact_match), ("groundedness", score_groundedness)):
         task = config.of(kind)
@@ -202,7 +206,3 @@ def _warn_of_cut_answers(entries: Sequence[Entry], context: Context) -> None:
 
 def _share(entries: Sequence[Entry], key: str) -> float:
     return mean([float(entry[key]) for entry in entries])
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -8,16 +8,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from orchestrator import engines, plugins
 from orchestrator.config import Model
 from orchestrator.digests import digest_path
-from orchestrator.errors import InputError
 from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "gguf")
 WORKERS = ("merge", "loading")
+METRICS = ("*.bytes",)
+ON_ACCELERATOR = True
 MERGED = "merged"
 
 
@@ -25,11 +26,18 @@ class Target(Model):
     """What is made for one engine."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-    """Name of the export, for gates, benchmarks and `serve.target`."""
+    """Name of the export, for gates, benchmarks and `serve.target`; `merged` is the model before any of them."""
     engine: str
     """The engine that will serve it."""
     quantization: str
     """Number format of the weights, by the engine's own name."""
+
+    @field_validator("name")
+    @classmethod
+    def _not_taken(cls, value: str) -> str:
+        if value == MERGED:
+            raise ValueError(f"the name {MERGED!r} is taken by the merged model; choose another one")
+        return value
 
 
 class Config(Model):
@@ -45,8 +53,7 @@ def estimate(config: Config) -> Resources:
 
 
 def run(config: Config, context: Context) -> Outputs:
-    """Merge, then convert. Raises InputError for what an engine cannot make or for a model that it cannot read."""
-    check(config)
+    """Merge, then convert. Raises InputError for a model that an engine cannot read."""
     started = time.monotonic()
     merged = context.directory / MERGED
     if not merged.exists():
@@ -59,17 +66,6 @@ def run(config: Config, context: Context) -> Outputs:
         metrics={f"{target['name']}.bytes": target["bytes"] for target in made},
         report={"targets": made, "seconds": seconds | {target["name"]: target["seconds"] for target in made}},
     )
-
-
-def check(config: Config) -> None:
-    """Raises InputError for an unknown engine, a quantization that it does not make, or a name given twice."""
-    names = [target.name for target in config.targets]
-    for target in config.targets:
-        support = plugins.load(engines, target.engine).supports(target.quantization, None)
-        if not support.ok:
-            raise InputError(f"export {target.name!r}: {support.reason}")
-        if names.count(target.name) > 1 or target.name == MERGED:
-            raise InputError(f"export {target.name!r}: this name is taken; each export needs one of its own")
 
 
 def _made(target: Target, merged: Path, context: Context) -> dict[str, Any]:

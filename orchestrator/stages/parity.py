@@ -30,6 +30,16 @@ from orchestrator.stats import mean, percentile
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "xllamacpp")
 WORKERS = ("parity", "loading")
+METRICS = (
+    "*.kl_mean",
+    "*.kl_p99",
+    "*.logprob_diff",
+    "*.exact_match",
+    "*.prompt_tokens_identical",
+    "*.chat_template_identical",
+    "*.stops",
+)
+ON_ACCELERATOR = True
 TOP = 100
 BATCH_SIZE = 8
 WORST = 5

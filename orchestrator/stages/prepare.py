@@ -19,10 +19,11 @@ from orchestrator import processes
 from orchestrator.config import Model
 from orchestrator.digests import digest_path, digest_value
 from orchestrator.errors import InputError
-from orchestrator.stages.base import Context, Outputs, Resources
+from orchestrator.stages.base import Context, Outputs, Resources, local_path
 
 LIBRARIES: tuple[str, ...] = ()
 WORKERS = ("fetch",)
+METRICS: tuple[str, ...] = ()
 
 URI_SCHEMES = ("s3://", "gs://", "az://", "http://", "https://")
 
@@ -48,6 +49,10 @@ class Source(Model):
             raise ValueError(f"{self.path.split(':')[0]}:// is not available yet; copy it to a local path")
         if self.prepare and "{out}" not in self.prepare:
             raise ValueError("a prepare command needs {out}, the folder that it writes to")
+        try:
+            shlex.split(self.prepare or "")
+        except ValueError as error:
+            raise ValueError(f"the prepare command cannot be split into words: {error}") from error
         return self
 
 
@@ -89,10 +94,10 @@ def identity(source: Source, cwd: Path, dataset: Source | None = None) -> dict[s
     Raises InputError for a local path or a command's file that does not exist.
     """
     if source.prepare:
-        files = {str(path): digest_path(path)[0] for path in _files(source.prepare, cwd)}
+        files = {word: digest_path(path)[0] for word, path in _files(source.prepare, cwd).items()}
         inner = identity(dataset, cwd) if dataset and "{dataset}" in source.prepare else None
         return {"prepare": source.prepare, "files": files, "dataset": inner, "path": source.path}
-    path = cwd / (source.path or "")
+    path = local_path(source.path, cwd)
     return {"content": digest_path(path)[0]} if path.exists() else {"hub": source.path}
 
 
@@ -103,7 +108,7 @@ def check_exists(source: Source, cwd: Path, what: str) -> None:
         missing = [word for word in words if word.endswith((".py", ".sh")) and not (cwd / word).is_file()]
         if missing:
             raise InputError(f"{what}: no file {missing[0]} in {cwd}, which its prepare command names")
-    elif source.path and looks_local(source.path) and not (cwd / source.path).exists():
+    elif source.path and looks_local(source.path) and not local_path(source.path, cwd).exists():
         raise InputError(f"{what}: no file or folder {source.path} in {cwd}")
 
 
@@ -121,7 +126,7 @@ def run(config: Config, context: Context) -> Outputs:
     train = config.datasets[0] if config.datasets else None
     for name, datasets in (("train", config.datasets), ("test", config.test_datasets)):
         for dataset in datasets:
-            artifacts[f"dataset.{name}"] = str(_resolve(dataset, f"dataset.{name}", context, None, config.revision))
+            artifacts[f"dataset.{name}"] = str(_resolve(dataset, f"dataset.{name}", context, None, None))
             report |= _report(dataset, context)
     folder = _prepared_folder(train, context, None) if train and train.prepare else None
     if folder is None and "dataset.train" in artifacts:
@@ -139,7 +144,7 @@ def _resolve(source: Source, what: str, context: Context, dataset: Path | None, 
             raise InputError(f"{what}: the prepare command left no {source.path!r} in its output folder")
         return found
     check_exists(source, context.cwd, what)
-    path = context.cwd / (source.path or "")
+    path = local_path(source.path, context.cwd)
     if path.exists():
         return path
     context.emit("log", message=f"{what}: downloading {source.path}")
@@ -149,7 +154,8 @@ def _resolve(source: Source, what: str, context: Context, dataset: Path | None, 
 
 
 def _prepared_folder(source: Source, context: Context, dataset: Path | None) -> Path:
-    key = {"command": source.prepare, "files": [digest_path(f)[0] for f in _files(source.prepare or "", context.cwd)]}
+    files = _files(source.prepare or "", context.cwd).values()
+    key = {"command": source.prepare, "files": [digest_path(file)[0] for file in files]}
     if dataset is not None and "{dataset}" in (source.prepare or ""):
         key["dataset"] = digest_path(dataset)[0]
     return context.home / "prepared" / digest_value(key)[:16]
@@ -181,9 +187,9 @@ def _command(command: str, what: str, out: Path, dataset: Path | None, context: 
         raise InputError(f"{what}: `{command}` failed ({processes.died_of(code)}):\n{process.last_lines()}")
 
 
-def _files(command: str, cwd: Path) -> list[Path]:
-    """The existing files that a command names: a changed script is another command."""
-    return [cwd / word for word in shlex.split(command) if "{" not in word and (cwd / word).is_file()]
+def _files(command: str, cwd: Path) -> dict[str, Path]:
+    """The existing files that a command names, by its words for them: a changed script is another command."""
+    return {word: cwd / word for word in shlex.split(command) if "{" not in word and (cwd / word).is_file()}
 
 
 def _report(source: Source, context: Context) -> dict[str, Any]:

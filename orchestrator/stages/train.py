@@ -20,6 +20,8 @@ from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 WORKERS = ("train",)
+METRICS = ("loss", "steps", "tokens_per_s", "seconds", "trainable_parameters")
+ON_ACCELERATOR = True
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 ALL_LINEAR = "all-linear"
 
@@ -67,6 +69,16 @@ class Config(Model):
     def _available(cls, value: str) -> str:
         if value == "dora":
             raise ValueError("adapter 'dora' is not available yet; use qlora, lora or full")
+        return value
+
+    @field_validator("lora_target_modules")
+    @classmethod
+    def _readable(cls, value: list[str] | str) -> list[str] | str:
+        if isinstance(value, str):
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"{value!r} is not a regular expression: {error}") from error
         return value
 
 

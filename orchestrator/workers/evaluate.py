@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow.parquet
 import torch
 
+from orchestrator import jsonlines
 from orchestrator.workers import loading
 from orchestrator.workers.protocol import emit, main
 
@@ -31,7 +32,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     """Both sides, one after the other."""
     tuned = Path(request["tuned"])
     training, tokenizer = loading.read_training(tuned), loading.load_tokenizer(tuned)
-    rows = [json.loads(line) for line in Path(request["rows"]).read_text(encoding="utf-8").splitlines()]
+    rows = jsonlines.read(Path(request["rows"]))
     marked = _read_tokens(request["tokens"]) if request["tokens"] else []
     progress = Progress(_steps(request, len(rows), len(marked)))
     sides = {

@@ -3,14 +3,14 @@
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
 from orchestrator.errors import InfrastructureError, InputError
 from orchestrator.workers import protocol
 
 
 def fetch(request: dict[str, Any]) -> dict[str, Any]:
-    """{repository, revision, kind: model|dataset} -> {path}. Raises InputError for one that does not exist."""
+    """{repository, revision, kind: model|dataset} -> {path}. Raises InputError for what does not exist."""
     repository, revision = request["repository"], request["revision"]
     try:
         return {"path": snapshot_download(repository, revision=revision, repo_type=request["kind"])}
@@ -19,6 +19,13 @@ def fetch(request: dict[str, Any]) -> dict[str, Any]:
             f"the hub has no {request['kind']} {repository!r} that this token may read",
             next_step="check the name; a gated one needs HF_TOKEN and an accepted licence",
         ) from error
+    except RevisionNotFoundError as error:
+        raise InputError(
+            f"the hub's {request['kind']} {repository!r} has no revision {revision!r}",
+            next_step="check `revision` in the recipe: a commit, a branch or a tag",
+        ) from error
+    except HFValidationError as error:
+        raise InputError(f"{repository!r} is neither a path here nor a name of the hub: {error}") from error
     except (HfHubHTTPError, OSError) as error:
         raise InfrastructureError(f"cannot download {repository} from the hub: {error}") from error
 

@@ -123,13 +123,6 @@ def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def free(model: Any) -> None:
-    """Give the accelerator's memory back; the caller drops its own reference."""
-    del model
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def device() -> torch.device:
     """The accelerator (CUDA or ROCm), else the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from orchestrator import jsonlines
 from orchestrator.workers import loading
 from orchestrator.workers.protocol import emit, main
 
@@ -56,7 +57,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
 
 def read_chats(path: Path, count: int, tokenizer: Any) -> list[Chat]:
     """`count` rows, evenly spaced, each without its answer."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = jsonlines.read(path)
     count = min(count, len(rows))
     chosen = [index * len(rows) // count for index in range(count)]
     chats = [{"row": index, "messages": rows[index]["messages"][:-1]} for index in chosen]

@@ -5,7 +5,6 @@ input_ids and assistant_masks (1 = trained). A turn is found by rendering the co
 `{% generation %}` marker is needed in the template (llama.cpp's template engine does not know it).
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow
 import pyarrow.parquet
 from transformers import AutoTokenizer, GenerationConfig
 
+from orchestrator import jsonlines
 from orchestrator.errors import InputError
 from orchestrator.stats import percentile
 from orchestrator.workers.protocol import emit, main
@@ -43,7 +43,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     end_of_turn = end_of_turn_ids(tokenizer, base)
     artifacts, tallies = {}, {}
     for name, path in request["rows"].items():
-        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
+        rows = jsonlines.read(Path(path))
         file = Path(request["directory"]) / f"{name}.parquet"
         tallies[name] = write_tokens(rows, tokenizer, end_of_turn, request["sequence_len"], file)
         artifacts[name] = str(file)

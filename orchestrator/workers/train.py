@@ -17,9 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# Threads that spin while they wait make everything ten times slower as soon as another process needs a core.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import datasets
 import torch
 from peft import LoraConfig
@@ -32,7 +29,8 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from orchestrator.errors import InputError, disk_full
+from orchestrator.errors import InputError, disk_full, is_disk_full
+from orchestrator.stages.train import nothing_to_train
 from orchestrator.workers.protocol import emit, main
 
 COMPLETE = "complete"
@@ -198,12 +196,7 @@ def adapter_config(config: dict[str, Any], model: torch.nn.Module) -> LoraConfig
         from peft.tuners.tuners_utils import check_target_module_exists
 
         if not any(check_target_module_exists(settings, name) for name in linear):
-            ends = sorted({name.rpartition(".")[2] for name in linear})
-            raise InputError(
-                "the adapter has nothing to train: lora_target_modules "
-                f"{config['lora_target_modules']!r} matches no linear module of the base model",
-                next_step=f"use all-linear, or some of: {', '.join(ends)}",
-            )
+            raise nothing_to_train(config["lora_target_modules"], linear)
     return settings
 
 
@@ -323,7 +316,7 @@ class full_disk_is_named:  # noqa: N801 - reads as a statement
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None and any(is_disk_full(cause) for cause in chain(error)):
+        if error is not None and any(means_disk_full(cause) for cause in chain(error)):
             raise disk_full(self._where) from error
 
 
@@ -334,9 +327,9 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def is_disk_full(error: BaseException) -> bool:
+def means_disk_full(error: BaseException) -> bool:
     """safetensors keeps the text of the system's error only; torch's zip writer (inline_container.cc) not even that."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and is_disk_full(error):
         return True
     signs = (
         os.strerror(errno.ENOSPC),

@@ -35,12 +35,6 @@ def test_every_request_is_complete_and_has_its_own_nonce():
     assert {key: engine.bodies[0][key] for key in ("max_tokens", "temperature")} == {"max_tokens": 8, "temperature": 0}
 
 
-def test_prompts_can_be_sent_as_they_are():
-    with serving(answer("a")) as engine:
-        measure(replace(LOAD, url=engine.url, reuse_prefix=True), PROMPTS)
-    assert {body["messages"][0]["content"] for body in engine.bodies} == {f"prompt {number}" for number in range(5)}
-
-
 def test_the_concurrency_is_held_and_never_exceeded():
     now = most = 0
 

@@ -122,7 +122,7 @@ serve: {service: svc, target: gguf, engine_args: {n_ctxx: 1}}
 @pytest.mark.parametrize("section", ["compliance: {use: commercial}", "budget: {max_cost_usd: 40}", "priority: 50"])
 def test_a_section_of_later_work_is_rejected_by_name(tmp_path: Path, section: str) -> None:
     name = section.split(":")[0]
-    assert f"recipe.yaml:3: {name}: this section is not available yet" in _problems(tmp_path, section + "\n")
+    assert f"recipe.yaml:3: {name}: this is not available yet" in _problems(tmp_path, section + "\n")
 
 
 @pytest.mark.parametrize(
@@ -154,3 +154,68 @@ def test_a_recipe_that_extends_itself_is_refused(tmp_path: Path) -> None:
 def test_an_override_that_makes_no_sense_is_refused(tmp_path: Path, override: str) -> None:
     with pytest.raises(InputError, match="override"):
         _load(tmp_path, "datasets: [{path: a.jsonl}]\ntrain: {}\n", override)
+
+
+ROWS = "datasets: [{path: a.jsonl}]\n"
+TEST_ROWS = ROWS + "test_datasets: [{path: b.jsonl}]\n"
+EXPORT = "export: [{name: gguf, engine: llama_cpp, quantization: Q8_0}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("test_datasets: [{path: b.jsonl}]\n", "recipe.yaml:3: test_datasets: needs a 'datasets' section"),
+        (TEST_ROWS + "evaluate: [{task: exact_match}]\n", "recipe.yaml:5: evaluate: needs a 'train' section"),
+        (ROWS + EXPORT, "recipe.yaml:4: export: needs a 'train' section"),
+        (
+            ROWS + "train: {}\n" + EXPORT + "serve: {service: svc, target: gguf}\nbenchmark: {}\n",
+            "recipe.yaml:7: benchmark: needs a 'test_datasets' section, or prompts under workload.dataset",
+        ),
+        (
+            TEST_ROWS + "train: {}\nevaluate: [{task: perplexity}, {task: perplexity, limit: 3}]\n",
+            "recipe.yaml:6: evaluate.1.task: perplexity is given more than once",
+        ),
+        (
+            ROWS + "train: {}\nexport: [{name: merged, engine: llama_cpp, quantization: Q8_0}]\n",
+            "recipe.yaml:5: export.0.name: the name 'merged' is taken by the merged model",
+        ),
+    ],
+)
+def test_a_section_that_could_only_fail_later_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    message = _problems(tmp_path, text)
+    assert expected in message
+    assert message.startswith("1 problem in ")
+
+
+WHOLE = (
+    TEST_ROWS
+    + "train: {}\nevaluate: [{task: exact_match}]\n"
+    + EXPORT
+    + ("serve: {service: svc, target: gguf}\nbenchmark: {}\n")
+)
+
+
+@pytest.mark.parametrize(
+    ("on", "expected"),
+    [
+        ("prepare.seconds", "prepare measures nothing that a gate could judge"),
+        ("deploy.seconds", "deploy measures nothing that a gate could judge"),
+        ("evaluate.exact_macth", "evaluate measures no 'exact_macth'; did you mean 'exact_match'?"),
+        ("parity.gguf.kl_men", "parity measures no 'gguf.kl_men'; did you mean 'gguf.kl_mean'?"),
+        ("benchmark.gguf.c8.ttft_95", "benchmark measures no 'gguf.c8.ttft_95'; did you mean 'gguf.c8.ttft_p95'?"),
+    ],
+)
+def test_a_gate_on_what_is_never_measured_names_the_nearest(tmp_path: Path, on: str, expected: str) -> None:
+    assert f"gates.0.on: {expected}" in _problems(tmp_path, WHOLE + f"gates: [{{on: {on}, max: 1}}]\n")
+
+
+@pytest.mark.parametrize(
+    "on", ["benchmark.gguf.c8.ttft_p95", "benchmark.gguf.errors", "parity.merged.kl_p99", "parity.reference.stops"]
+)
+def test_a_gate_on_what_is_measured_loads(tmp_path: Path, on: str) -> None:
+    assert _load(tmp_path, WHOLE + f"gates: [{{on: {on}, max: 2GB}}]\n").recipe.gates[0].max == 2e9
+
+
+def test_a_limit_that_is_no_quantity_is_refused(tmp_path: Path) -> None:
+    message = _problems(tmp_path, ROWS + "gates: [{on: data.tokens, max: 2 apples}]\n")
+    assert "gates.0.max: '2 apples' is no number, duration or size" in message

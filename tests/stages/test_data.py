@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.errors import InputError
-from orchestrator.stages import data
+from orchestrator.stages import data, prepare
 
 GOOD = {"messages": [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "MIT"}]}
 
@@ -103,7 +103,7 @@ def test_a_long_list_of_leaks_is_cut(tmp_path):
 @pytest.mark.parametrize("kind", ["instruction", "completion", "preference"])
 def test_other_types_are_refused_by_name(kind):
     with pytest.raises(ValidationError, match=f"type '{kind}' is not available yet"):
-        data.Config(type=kind)
+        prepare.Dataset(path="a.jsonl", type=kind)
 
 
 def test_the_early_checks_import_no_heavy_library():

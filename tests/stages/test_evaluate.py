@@ -54,11 +54,6 @@ def test_a_harness_that_is_not_there_yet_is_refused_by_name():
         evaluate.Task.model_validate({"task": "lm_eval"})
 
 
-def test_a_task_given_twice_is_refused():
-    with pytest.raises(InputError, match="exact_match is given more than once"):
-        evaluate.Config(tasks=[{"task": "exact_match"}, {"task": "exact_match", "limit": 5}])
-
-
 def test_without_held_out_rows_there_is_nothing_to_evaluate_on(tmp_path):
     from orchestrator.stages.base import Context
 

@@ -75,3 +75,8 @@ def test_a_broken_weights_file_is_named(tmp_path):
 def test_dora_is_refused_by_name():
     with pytest.raises(ValidationError, match="adapter 'dora' is not available yet"):
         train.Config(adapter="dora")
+
+
+def test_target_modules_that_are_no_regular_expression_are_refused():
+    with pytest.raises(ValidationError, match="is not a regular expression: missing"):
+        train.Config(lora_target_modules="((")

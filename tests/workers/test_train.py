@@ -168,13 +168,15 @@ def test_an_adapter_with_nothing_to_train_is_an_error_that_lists_what_there_is(b
 
 
 def test_a_full_disk_is_known_in_every_form_that_libraries_give_it():
-    from orchestrator.workers.train import chain, is_disk_full
+    from orchestrator.workers.train import chain, means_disk_full
 
-    assert is_disk_full(OSError(errno.ENOSPC, "x"))
-    assert is_disk_full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
-    assert is_disk_full(RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"))
-    assert is_disk_full(RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1917120 vs 1917012"))
-    assert not is_disk_full(OSError(errno.EACCES, "denied"))
+    assert means_disk_full(OSError(errno.ENOSPC, "x"))
+    assert means_disk_full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert means_disk_full(RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"))
+    assert means_disk_full(
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1917120 vs 1917012")
+    )
+    assert not means_disk_full(OSError(errno.EACCES, "denied"))
     outer = RuntimeError("saving failed")
     outer.__cause__ = OSError(errno.EDQUOT, "quota")
-    assert [is_disk_full(error) for error in chain(outer)] == [False, True]
+    assert [means_disk_full(error) for error in chain(outer)] == [False, True]
