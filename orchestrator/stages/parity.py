@@ -12,7 +12,6 @@ through the chat endpoint, template and all.
 """
 
 import json
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -111,7 +110,7 @@ def _ask(
     target: Mapping[str, Any], reference: Mapping[str, Any], config: Config, context: Context
 ) -> tuple[list[Entry], str]:
     """Start the target's engine for this; one entry per prompt, and the engine's chat template."""
-    engine, port = plugins.load(engines, target["engine"]), _free_port()
+    engine, port = plugins.load(engines, target["engine"]), processes.free_port()
     longest = max(len(prompt["prompt_ids"]) for prompt in reference["prompts"])
     options = engine.options_for(longest + config.max_new_tokens + _TEMPLATE_MARGIN)
     alias, url = f"parity-{target['name']}", f"http://127.0.0.1:{port}/v1"
@@ -181,10 +180,3 @@ def _worst(prompts: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> li
         }
         for prompt, entry in pairs
     ]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
