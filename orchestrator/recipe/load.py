@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.documents import Document
+from orchestrator.recipe.checks import problems
 from orchestrator.recipe.layers import layered
-from orchestrator.recipe.recipe import Recipe, problems
+from orchestrator.recipe.recipe import Recipe
 from orchestrator.validation import validate
 
 

@@ -2,14 +2,11 @@
 
 import contextlib
 import re
-from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from orchestrator import engines, plugins, stages
 from orchestrator.config import Model, NotAvailable
-from orchestrator.errors import InputError
 from orchestrator.planner.plan import Gate
 from orchestrator.stages.benchmark import Config as Benchmark
 from orchestrator.stages.deploy import Serve
@@ -102,124 +99,3 @@ class Recipe(Model):
     """Not available yet."""
     env: NotAvailable = None
     """Not available yet."""
-
-
-def problems(recipe: Recipe) -> list[tuple[tuple[str | int, ...], str]]:
-    """What no single field shows: (where, what) of each contradiction between sections."""
-    return [*_missing_sections(recipe), *_tasks(recipe), *_targets(recipe), *_serve(recipe), *_gates(recipe)]
-
-
-Found = list[tuple[tuple[str | int, ...], str]]
-
-
-def _missing_sections(recipe: Recipe) -> Found:
-    needs = [
-        (recipe.test_datasets, "test_datasets", "datasets"),
-        (recipe.train, "train", "datasets"),
-        (recipe.evaluate, "evaluate", "train"),
-        (recipe.evaluate, "evaluate", "test_datasets"),
-        (recipe.export, "export", "train"),
-        (recipe.serve, "serve", "export"),
-        (recipe.benchmark, "benchmark", "serve"),
-    ]
-    found: Found = [
-        ((name,), f"needs a {other!r} section")
-        for section, name, other in needs
-        if section and not getattr(recipe, other)
-    ]
-    if recipe.benchmark and not recipe.benchmark.workload.dataset and not recipe.test_datasets:
-        found.append((("benchmark",), "needs a 'test_datasets' section, or prompts under workload.dataset"))
-    return found
-
-
-def _tasks(recipe: Recipe) -> Found:
-    names = [task.task for task in recipe.evaluate]
-    return [
-        (("evaluate", index, "task"), f"{name} is given more than once")
-        for index, name in enumerate(names)
-        if name in names[:index]
-    ]
-
-
-def _targets(recipe: Recipe) -> Found:
-    found: Found = []
-    names = [target.name for target in recipe.export]
-    for index, target in enumerate(recipe.export):
-        if target.name in names[:index]:
-            found.append((("export", index, "name"), f"two exports are named {target.name!r}"))
-        try:
-            support = plugins.load(engines, target.engine).supports(target.quantization, None)
-            if not support.ok:
-                found.append((("export", index, "quantization"), support.reason))
-        except InputError as error:
-            found.append((("export", index, "engine"), error.message))
-    if recipe.benchmark:
-        for index, name in enumerate(recipe.benchmark.targets):
-            if recipe.serve and name != recipe.serve.target:
-                text = f"only serve.target ({recipe.serve.target!r}) can be measured for now; found {name!r}"
-                found.append((("benchmark", "targets", index), text))
-    return found
-
-
-def _serve(recipe: Recipe) -> Found:
-    if recipe.serve is None or not recipe.export:
-        return []
-    target = next((target for target in recipe.export if target.name == recipe.serve.target), None)
-    if target is None:
-        hint = plugins.nearest(recipe.serve.target, [target.name for target in recipe.export])
-        return [(("serve", "target"), f"no export {recipe.serve.target!r}; {hint}")]
-    return _engine_args(target.engine, recipe.serve.engine_args)
-
-
-def _engine_args(engine: str, arguments: dict[str, Any]) -> Found:
-    from pydantic import ValidationError
-
-    try:
-        options = plugins.load(engines, engine).Options
-        options(**arguments)
-    except InputError:
-        return []  # the unknown engine is reported already
-    except ValidationError as error:
-        details = error.errors(include_url=False)
-        known = sorted(options.model_fields)
-        return [
-            (
-                ("serve", "engine_args", *detail["loc"]),
-                f"unknown option of {engine}; {plugins.nearest(str(detail['loc'][-1]), known)}"
-                if detail["type"] == "extra_forbidden"
-                else detail["msg"],
-            )
-            for detail in details
-        ]
-    return []
-
-
-def _gates(recipe: Recipe) -> Found:
-    from orchestrator.recipe.stages import stage_configs
-
-    names = list(stage_configs(recipe))
-    found: Found = []
-    for index, gate in enumerate(recipe.gates):
-        key = ("gates", index, "on")
-        if "." not in gate.on:
-            found.append((key, f"a gate names a stage and a metric, such as evaluate.exact_match; found {gate.on!r}"))
-        elif gate.stage not in names:
-            found.append((key, f"this recipe has no stage {gate.stage!r}; {plugins.nearest(gate.stage, names)}"))
-        else:
-            found += [(key, text) for text in _unknown_metric(gate)]
-        if gate.min is None and gate.max is None:
-            found.append((("gates", index), "a gate needs min or max"))
-    return found
-
-
-def _unknown_metric(gate: Gate) -> list[str]:
-    known = getattr(plugins.load(stages, gate.stage), "METRICS", None)
-    if known is None or any(fnmatchcase(gate.metric, name) for name in known):
-        return []
-    if not known:
-        return [f"{gate.stage} measures nothing that a gate could judge"]
-    of = gate.metric.rpartition(".")[0] or "TARGET"
-    return [
-        f"{gate.stage} measures no {gate.metric!r}; "
-        + plugins.nearest(gate.metric, [n.replace("*", of) for n in known])
-    ]
