@@ -30,7 +30,7 @@ def check(recipe: Recipe, plan: Plan, home: Path, cwd: Path) -> None:
             train.check_base_model(folder, recipe.train)
     if recipe.serve and not _reused(plan, "deploy"):
         gateway.check_port(recipe.serve.port, home)
-    _disk(plan, home)
+    _disk(home)
 
 
 def _rows(recipe: Recipe, cwd: Path) -> None:
@@ -49,12 +49,11 @@ def _file(datasets: list[Dataset], cwd: Path) -> Path | None:
     return None
 
 
-def _disk(plan: Plan, home: Path) -> None:
-    needed = HEADROOM_BYTES + sum(stage.resources.disk_bytes for stage in plan.stages if not stage.reused_from)
+def _disk(home: Path) -> None:
     free = shutil.disk_usage(home).free
-    if free < needed:
+    if free < HEADROOM_BYTES:
         raise InputError(
-            f"{home} has {Bytes(free)} free, the run needs at least {Bytes(needed)}",
+            f"{home} has {Bytes(free)} free, the run needs at least {Bytes(HEADROOM_BYTES)}",
             next_step="free some space, or set ORCH_HOME to a folder on a larger disk",
         )
 

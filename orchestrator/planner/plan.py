@@ -13,8 +13,6 @@ class Resources(Model):
     """CPU cores, as Ray counts them."""
     num_gpus: float = 0
     """Accelerators."""
-    disk_bytes: int = 0
-    """Free space in the store's folder that the stage needs to start; 0 where it is not known."""
 
 
 class Gate(Model):

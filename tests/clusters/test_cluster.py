@@ -1,0 +1,31 @@
+"""Cluster files: what they say, and every problem at once."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.clusters.cluster import load_cluster
+from orchestrator.errors import RecipeError
+
+
+def test_a_cluster_names_the_most_accelerators_that_one_node_has(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    nodes = "[{cpus: 8, accelerator: H100, accelerators: 4}, {cpus: 8, accelerator: H100, accelerators: 8}, {cpus: 2}]"
+    file.write_text(f"name: lab\naddress: 10.0.0.1:6379\nnodes: {nodes}\n")
+    assert load_cluster(file).accelerators() == {"H100": 8}
+
+
+def test_every_problem_of_a_cluster_file_is_listed_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("name: lab\nadress: local\nnodes:\n  - {cpus: many, memory: 2 houses}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_cluster(file)
+    assert "cluster.yaml:2: unknown key 'adress'; did you mean 'address'?" in caught.value.message
+    assert "cluster.yaml:4: nodes.0.cpus: input should be a valid integer" in caught.value.message
+    assert "cluster.yaml:4: nodes.0.memory: '2 houses' is not bytes" in caught.value.message
+
+
+def test_this_machine_is_a_cluster_of_one_node() -> None:
+    found = load_cluster(None)
+    assert found.address == "local"
+    assert [pool.cpus > 0 for pool in found.nodes] == [True]
