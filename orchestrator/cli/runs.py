@@ -106,7 +106,7 @@ def logs(run: RunId, following: Follow = False) -> None:
 
 @app.command()
 def cancel(run: RunId) -> None:
-    """Stop a run; training writes a last checkpoint, so that `orch resume` goes on from there."""
+    """Stop a run; `orch resume` goes on at its stage, training from the last checkpoint."""
     from orchestrator.controller import runs
     from orchestrator.store.store import Store
 
