@@ -23,7 +23,7 @@ from aiohttp import (
     TraceConnectionReuseconnParams,
 )
 
-from orchestrator.loadgen.metrics import Record
+from orchestrator.loadgen._old_metrics import Record
 from orchestrator.loadgen.sse import EventReader
 
 DETAIL_CHARACTERS = 300

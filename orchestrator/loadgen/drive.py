@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.loadgen._old_metrics import Record
 from orchestrator.loadgen.client import Client
-from orchestrator.loadgen.metrics import Record
 from orchestrator.loadgen.workload import Messages, endless, with_nonce
 
 

@@ -1,7 +1,7 @@
 """The `benchmark` stage: latency and throughput of the deployed release, at each concurrency, measured by a client.
 
 It talks to the engine itself, not through the gateway. Every prompt carries a nonce, so that an engine's prefix cache
-does not flatter the numbers. `loadgen/metrics.py` defines what TTFT, ITL, TPOT and end-to-end latency are.
+does not flatter the numbers. `loadgen/_old_metrics.py` defines what TTFT, ITL, TPOT and end-to-end latency are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from orchestrator.config import Model, NotAvailable
 from orchestrator.errors import EngineError
 from orchestrator.loadgen import hardware
-from orchestrator.loadgen.metrics import LATENCIES, PERCENTILES, Summary, summarize
+from orchestrator.loadgen._old_metrics import LATENCIES, PERCENTILES, Summary, summarize
 from orchestrator.loadgen.workload import Messages, read_prompts
 from orchestrator.stages.base import Context, Outputs, Resources, local_path
 from orchestrator.store.store import Store

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from orchestrator.loadgen._old_metrics import failure
 from orchestrator.loadgen.client import Client
-from orchestrator.loadgen.metrics import failure
 from orchestrator.testing import DONE, Cut, FakeEngine, Status, answer, chunk
 
 

@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import replace
 
+from orchestrator.loadgen._old_metrics import summarize
 from orchestrator.loadgen.drive import ClosedLoop, measure
-from orchestrator.loadgen.metrics import summarize
 from orchestrator.testing import answer, chunk, serving
 
 PROMPTS = [[{"role": "user", "content": f"prompt {number}"}] for number in range(5)]

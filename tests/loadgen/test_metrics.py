@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.loadgen.metrics import Record, e2e, failure, itl, summarize, tpot, ttft
+from orchestrator.loadgen._old_metrics import Record, e2e, failure, itl, summarize, tpot, ttft
 
 
 def record(**changed):

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from orchestrator.loadgen.metrics import Record, summarize
+from orchestrator.loadgen._old_metrics import Record, summarize
 from orchestrator.report.render import absence, duration, number, render, scores
 from orchestrator.report.run import GateReport, RunReport, StageReport
 
