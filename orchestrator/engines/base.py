@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.config import Model
+from orchestrator.loadgen.scrape import EngineMetrics
 
 Message = Mapping[str, Any]
 """{"role": ..., "content": ...}"""
@@ -21,21 +22,6 @@ class Support(Model):
     ok: bool
     reason: str = ""
     """Empty when ok; else what is missing and what would do."""
-
-
-class EngineMetrics(Model):
-    """The numbers that every engine exposes in one way or another; None where it does not."""
-
-    requests_running: float | None = None
-    """Requests that are generated right now."""
-    requests_waiting: float | None = None
-    """Requests accepted but not begun."""
-    prompt_tokens_total: float | None = None
-    """Prompt tokens computed since the start; those found in a cache are not counted."""
-    generated_tokens_total: float | None = None
-    """Tokens generated since the start."""
-    kv_cache_usage: float | None = None
-    """Share of the KV cache in use, 0..1."""
 
 
 class Engine(Protocol):

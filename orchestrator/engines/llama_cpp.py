@@ -21,8 +21,9 @@ from orchestrator import processes
 from orchestrator.config import Model
 from orchestrator.engines import _llama_cpp_source as source
 from orchestrator.engines import client
-from orchestrator.engines.base import EngineMetrics, Message, Support
+from orchestrator.engines.base import Message, Support
 from orchestrator.errors import InfrastructureError, InputError
+from orchestrator.loadgen import scrape
 from orchestrator.plugins import nearest
 
 LIBRARIES = ("xllamacpp", "gguf")
@@ -124,16 +125,9 @@ def environment(options: Options) -> dict[str, str]:
     return {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
 
 
-def parse_metrics(text: str) -> EngineMetrics:
-    """From Prometheus lines such as `llamacpp:requests_processing 1`. llama.cpp has no number for its KV cache."""
-    lines = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("llamacpp:"))
-    found = {name.removeprefix("llamacpp:"): float(value) for name, value in lines}
-    return EngineMetrics(
-        requests_running=found.get("requests_processing"),
-        requests_waiting=found.get("requests_deferred"),
-        prompt_tokens_total=found.get("prompt_tokens_total"),
-        generated_tokens_total=found.get("tokens_predicted_total"),
-    )
+def parse_metrics(text: str) -> scrape.EngineMetrics:
+    """From the server's Prometheus text. llama.cpp has no number for its KV cache."""
+    return scrape.parse(text)
 
 
 def exported_name(name: str) -> str:

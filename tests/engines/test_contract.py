@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from orchestrator import engines, plugins
 from orchestrator.config import Model
-from orchestrator.engines.base import Engine, EngineMetrics
+from orchestrator.engines.base import Engine
 from orchestrator.errors import InputError
+from orchestrator.loadgen.scrape import EngineMetrics
 
 
 @pytest.fixture(params=plugins.names(engines))

@@ -100,7 +100,7 @@ def test_metrics_of_the_server_are_read():
         "# HELP x y\nllamacpp:requests_processing 2\nllamacpp:requests_deferred 1\nllamacpp:tokens_predicted_total 40\n"
     )
     found = llama_cpp.parse_metrics(text)
-    assert (found.requests_running, found.requests_waiting, found.generated_tokens_total) == (2, 1, 40)
+    assert (found.running, found.waiting, found.generated_tokens_total) == (2, 1, 40)
     assert found.kv_cache_usage is None
 
 
