@@ -8,9 +8,16 @@ class EventReader:
     lines per event. Names and ids of events are dropped: OpenAI's streams use none.
     """
 
+    __slots__ = ("_data", "_rest")
+
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything that came so far is complete events."""
+        return not self._rest and not self._data
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The payloads of the events that end in this piece."""

@@ -137,7 +137,7 @@ class _Progress:
 def _level(
     config: Config, deployed: Mapping[str, Any], prompts: Sequence[Messages], concurrency: int, progress: _Progress
 ) -> dict[str, Any]:  # fmt: skip
-    from orchestrator.loadgen.drive import ClosedLoop, measure  # aiohttp: a plan must not need it
+    from orchestrator.loadgen._old_drive import ClosedLoop, measure  # aiohttp: a plan must not need it
 
     requests = config.requests(concurrency)
     load = ClosedLoop(

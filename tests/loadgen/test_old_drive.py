@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from orchestrator.loadgen._old_metrics import summarize
-from orchestrator.loadgen.drive import ClosedLoop, measure
+from orchestrator.loadgen._old_drive import ClosedLoop, measure
 from orchestrator.testing import answer, chunk, serving
 
 PROMPTS = [[{"role": "user", "content": f"prompt {number}"}] for number in range(5)]

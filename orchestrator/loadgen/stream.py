@@ -1,0 +1,136 @@
+"""What the events of one answer say: when its deltas arrived, its usage, its finish reason, its errors.
+
+A token's event is not turned into objects: the events of an answer differ in nothing but the text of their delta, so
+the bytes before and after that text are learned from one event that was parsed whole, and every further event that
+has the same bytes around a non-empty JSON string is a delta. Anything else (a quote inside the text, a finish reason,
+a usage) is parsed as JSON, so that the short cut never decides what an event means.
+"""
+
+import json
+from array import array
+from typing import Any
+
+from orchestrator.loadgen.sse import EventReader
+
+_TEXT_KEYS = ("content", "reasoning_content", "reasoning")
+_PROBE = "0"
+"""Stands for the text when a template is checked; no number of the event can be mistaken for it, it is quoted."""
+
+
+class StreamError(Exception):
+    """The stream carries an error object, or something that is no completion chunk; `kind` as in record.py."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(kind)
+        self.kind, self.detail = kind, detail
+
+
+class Stream:
+    """Takes the bytes of a stream of events as they arrive; times are ns of any one clock."""
+
+    __slots__ = (
+        "_after", "_before", "_events", "_head", "_pieces", "_tail", "content", "done", "finish_reason",
+        "first_chunk", "server_ttft_ms", "usage",
+    )  # fmt: skip
+
+    def __init__(self, *, keep_text: bool = False) -> None:
+        self.content: array[int] = array("q")
+        self.first_chunk = 0
+        self.usage: dict[str, Any] = {}
+        self.finish_reason: str | None = None
+        self.done = False
+        self.server_ttft_ms: float | None = None
+        self._events = EventReader()
+        self._pieces: list[bytes] | None = [] if keep_text else None
+        # around the text of a delta, as a payload (before, after) and as the bytes of an event of its own (head, tail)
+        self._before = self._after = b""
+        self._head = self._tail = b"\0"
+
+    def take(self, piece: bytes, now: int) -> None:
+        """Bytes that arrived at `now`, cut anywhere. Raises StreamError."""
+        head, tail = self._head, self._tail
+        if (
+            piece.startswith(head)
+            and piece.endswith(tail)
+            and len(piece) >= len(head) + len(tail)
+            and self._events.empty
+            and self._delta(piece[len(head) : -len(tail)], now)
+        ):
+            return
+        for payload in self._events.feed(piece):
+            self._event(payload, now)
+
+    @property
+    def text(self) -> bytes | None:
+        """The content so far as the inside of a JSON string, escapes included; None unless it is kept."""
+        return None if self._pieces is None else b"".join(self._pieces)
+
+    def _delta(self, text: bytes, now: int) -> bool:
+        """Whether `text` is the whole inside of a JSON string; then it is counted."""
+        if b'"' in text or b"\n" in text or b"\r" in text or text.endswith(b"\\"):
+            return False
+        if text:
+            self.content.append(now)
+            if self._pieces is not None:
+                self._pieces.append(text)
+        return True
+
+    def _event(self, payload: bytes, now: int) -> None:
+        if not self.first_chunk:
+            self.first_chunk = now
+        before, after = self._before, self._after
+        if (
+            before
+            and payload.startswith(before)
+            and payload.endswith(after)
+            and len(payload) >= len(before) + len(after)
+            and self._delta(payload[len(before) : -len(after)], now)
+        ):
+            return
+        if payload == b"[DONE]":
+            self.done = True
+            return
+        try:
+            self._chunk(payload, json.loads(payload), now)
+        except (ValueError, AttributeError, TypeError, KeyError) as problem:
+            raise StreamError("malformed", payload.decode(errors="replace")) from problem
+
+    def _chunk(self, payload: bytes, chunk: Any, now: int) -> None:
+        if chunk.get("error"):
+            raise StreamError("server_error", json.dumps(chunk["error"]))
+        for choice in chunk.get("choices") or ():
+            self._choice(payload, chunk, choice, now)
+        if chunk.get("usage"):
+            self.usage = dict(chunk["usage"])
+        measured = chunk.get("metrics") or self.usage.get("metrics")
+        if measured:
+            self.server_ttft_ms = measured.get("time_to_first_token_ms")
+
+    def _choice(self, payload: bytes, chunk: Any, choice: Any, now: int) -> None:
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        holder, keys = (choice, ("text",)) if "text" in choice else (choice.get("delta") or {}, _TEXT_KEYS)
+        key = next((key for key in keys if holder.get(key)), None)
+        if key is not None:
+            self.content.append(now)
+            if self._pieces is not None and key in ("content", "text"):
+                self._pieces.append(json.dumps(holder[key])[1:-1].encode())
+            if self._pieces is None or key in ("content", "text"):
+                self._learn(payload, chunk, holder, key)
+        elif holder.get("tool_calls"):
+            self.content.append(now)
+
+    def _learn(self, payload: bytes, chunk: Any, holder: dict[str, Any], key: str) -> None:
+        """Remember what stands around the text, if putting another text there gives the same chunk with that text."""
+        self._before = self._after = b""
+        self._head = self._tail = b"\0"
+        name = b'"%s":' % key.encode()
+        start = payload.find(name) + len(name)
+        start = payload.find(b'"', start) + 1
+        raw = json.dumps(holder[key], ensure_ascii=False)[1:-1].encode(errors="surrogatepass")
+        if not payload.startswith(raw + b'"', start):
+            return  # escaped in another way than ours: this event teaches nothing, the next one may
+        before, after = payload[:start], payload[start + len(raw) :]
+        holder[key] = _PROBE
+        if json.loads(before + _PROBE.encode() + after) == chunk:
+            self._before, self._after = before, after
+            self._head, self._tail = b"data: " + before, after + b"\n\n"
