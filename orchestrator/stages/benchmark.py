@@ -16,7 +16,6 @@ from orchestrator.loadgen import hardware
 from orchestrator.loadgen._old_metrics import LATENCIES, PERCENTILES, Summary, summarize
 from orchestrator.loadgen.workload import Messages, read_prompts
 from orchestrator.stages.base import Context, Outputs, Resources, local_path
-from orchestrator.store.store import Store
 from orchestrator.units import Seconds
 
 LIBRARIES = ("aiohttp",)
@@ -95,7 +94,7 @@ def run(config: Config, context: Context) -> Outputs:
     source = local_path(config.workload.dataset or context.inputs["data"].artifacts["test_rows"], context.cwd)
     prompts, progress = read_prompts(source), _Progress(config, context)
     levels = [_level(config, deployed, prompts, concurrency, progress) for concurrency in config.concurrency]
-    outputs = Outputs(
+    return Outputs(
         metrics=_metrics(deployed["target"], levels),
         report={
             **{key: deployed.get(key) for key in ("target", "release", "engine", "engine_version", "model")},
@@ -105,8 +104,6 @@ def run(config: Config, context: Context) -> Outputs:
             "levels": levels,
         },
     )
-    Store(context.home).add_benchmark(context.run, context.digest, outputs.metrics, outputs.report)
-    return outputs
 
 
 class _Progress:

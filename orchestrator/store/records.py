@@ -1,6 +1,8 @@
 """What the store holds, as frozen values, and the legal moves of each kind as a table."""
 
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import SecretStr
 
 from orchestrator.config import Model
 
@@ -29,6 +31,15 @@ RELEASE_MOVES: dict[str, set[str]] = {
     "rejected": {"starting"},
 }
 """warm: an engine answers for it; rejected: a gate refused it; stopped: no engine runs, it can be started again."""
+SCHEDULE_RUN_MOVES: dict[str, set[str]] = {
+    "queued": {"running", "skipped", "missed"},
+    "running": {"succeeded", "failed"},
+    "succeeded": set(),
+    "failed": set(),
+    "skipped": set(),
+    "missed": set(),
+}
+"""skipped: an earlier tick had not ended; missed: no scheduler ran at its time."""
 
 ENDED = {"succeeded", "failed", "cancelled"}
 
@@ -105,3 +116,52 @@ class Release(Model):
     def name(self) -> str:
         """`service@number`."""
         return f"{self.service}@{self.number}"
+
+
+class Baseline(Model):
+    """The benchmark that those of a name or of a service are compared with."""
+
+    name: str
+    """Of benchmarks, or of a service."""
+    benchmark: str
+    """Id of a benchmark."""
+    time: float
+    who: str
+
+
+class Schedule(Model):
+    """A command that runs at the times of a cron expression."""
+
+    name: str
+    cron: str
+    timezone: str
+    """In which the expression is read, such as Europe/Berlin."""
+    command: list[str]
+    """Arguments of `orch`."""
+    cwd: str
+    paused: bool = False
+    webhook: SecretStr | None = None
+    """Told of failures; a secret, since such a URL often holds a token."""
+    missed: Literal["skip", "run_once"] = "skip"
+    """What happens when ticks passed while no scheduler ran."""
+    overlap: Literal["skip", "queue"] = "skip"
+    """What happens at a tick when the one before has not ended; at most one waits."""
+    created: float
+    next_tick: float
+
+
+class ScheduleRun(Model):
+    """One tick of a schedule and what became of it."""
+
+    id: int
+    schedule: str
+    tick: float
+    """When it was due."""
+    state: str
+    reason: str | None
+    started: float | None
+    ended: float | None
+    exit_code: int | None
+    pid: int | None
+    log: str | None
+    """File with what the command printed."""

@@ -2,8 +2,8 @@
 
 from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, String, Table, UniqueConstraint
 
-VERSION = 1
-"""Of this schema; a store that says more was written by a newer version of the program."""
+VERSION = 2
+"""Of this schema. A change of it adds one here and a step to `migrations.py`."""
 
 metadata = MetaData()
 
@@ -89,13 +89,54 @@ releases = Table(
     UniqueConstraint("service", "digest"),
 )
 
-benchmark_results = Table(
-    "benchmark_results",
+benchmarks = Table(
+    "benchmarks",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("created", Float, nullable=False, index=True),
+    Column("run", String),
+    Column("service", String),
+    Column("source", String, nullable=False),
+    Column("result", JSON, nullable=False),
+)
+
+baselines = Table(
+    "baselines",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("benchmark", String, nullable=False),
+    Column("time", Float, nullable=False),
+    Column("who", String, nullable=False),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("cron", String, nullable=False),
+    Column("timezone", String, nullable=False),
+    Column("command", JSON, nullable=False),
+    Column("cwd", String, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("webhook", String),
+    Column("missed", String, nullable=False),
+    Column("overlap", String, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("next_tick", Float, nullable=False),
+)
+
+schedule_runs = Table(
+    "schedule_runs",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("run", String, nullable=False, index=True),
-    Column("digest", String, nullable=False),
-    Column("created", Float, nullable=False),
-    Column("metrics", JSON, nullable=False),
-    Column("report", JSON, nullable=False),
+    Column("schedule", String, nullable=False, index=True),
+    Column("tick", Float, nullable=False),
+    Column("state", String, nullable=False, index=True),
+    Column("reason", String),
+    Column("started", Float),
+    Column("ended", Float),
+    Column("exit_code", Integer),
+    Column("pid", Integer),
+    Column("log", String),
 )

@@ -1,39 +1,24 @@
-"""The store: runs, stages, artifacts, events, services and releases in SQLite, through SQLAlchemy.
+"""The store: runs, stages, artifacts, events, services, releases, benchmarks and schedules in SQLite.
 
-Every change of state goes through `_move`, which checks the move against its table and writes the event in the same
-transaction. No network or process call happens inside a transaction.
+Every change of state goes through `Database.move`, which checks the move against its table; its event is written in
+the same transaction. No network or process call happens inside a transaction.
 """
 
-import getpass
-import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    ExceptionContext,
-    Select,
-    Table,
-    create_engine,
-    event,
-    func,
-    insert,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import func, insert, select, text, update
 
 from orchestrator.digests import digest_path
-from orchestrator.errors import InputError, NotAllowedError, OrchError, disk_full
+from orchestrator.errors import InputError, NotAllowedError, OrchError
 from orchestrator.store import records, schema
-from orchestrator.store.records import Event, Release, Run, Service, StageRun
-
-Row = Mapping[str, Any]
-BALLAST_BYTES = 4_000_000
-"""A spare file beside the store, given up when the disk is full, so that this very failure can be written down."""
+from orchestrator.store.benchmarks import Benchmarks
+from orchestrator.store.database import Database, Row, user
+from orchestrator.store.records import Baseline, Event, Release, Run, Service, StageRun
+from orchestrator.store.schedules import Schedules
 
 
 class Store:
@@ -41,57 +26,18 @@ class Store:
 
     def __init__(self, home: Path, *, clock: Callable[[], float] = time.time) -> None:
         """Opens or creates the store. Raises InputError if it cannot be written or comes from a newer version."""
-        self.home, self._clock = home, clock
-        self.path = home / "orch.db"
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            self._engine = create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 30})
-            event.listen(self._engine, "connect", _pragmas)
-            event.listen(self._engine, "begin", _begin)
-            event.listen(self._engine, "handle_error", self._when_full)
-            self._reader = self._engine.execution_options(reader=True)
-            self._create()
-            self._keep_ballast()
-        except Exception as error:
-            if isinstance(error, OrchError):
-                raise
-            raise InputError(
-                f"cannot use {home} as the store: {error.__cause__ or error}",
-                next_step="set ORCH_HOME to a folder that can be written",
-            ) from error
-
-    def _create(self) -> None:
-        with self._engine.begin() as connection:
-            version = connection.execute(text("PRAGMA user_version")).scalar_one()
-            if version > schema.VERSION:
-                raise InputError(
-                    f"{self.path} was written by a newer version (schema {version}, this is {schema.VERSION})",
-                    next_step="upgrade orch, or set ORCH_HOME to another folder",
-                )
-            if version < schema.VERSION:
-                schema.metadata.create_all(connection)
-                connection.execute(text(f"PRAGMA user_version = {schema.VERSION}"))
-
-    @property
-    def _ballast(self) -> Path:
-        return self.home / "ballast"
-
-    def _keep_ballast(self) -> None:
-        if not self._ballast.exists() and shutil.disk_usage(self.home).free > 10 * BALLAST_BYTES:
-            self._ballast.write_bytes(bytes(BALLAST_BYTES))
-
-    def _when_full(self, context: ExceptionContext) -> None:
-        if getattr(context.original_exception, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            self._ballast.unlink(missing_ok=True)
-            raise disk_full(self.path) from context.original_exception
+        self._db = Database(home, clock)
+        self.home, self.path = home, self._db.path
+        self._benchmarks = Benchmarks(self._db)
+        self.schedules = Schedules(self._db)
 
     # events
 
     def record(self, kind: str, *, run: str | None = None, stage: str | None = None, service: str | None = None,
                who: str | None = None, **data: Any) -> None:  # fmt: skip
         """Append an event."""
-        with self._engine.begin() as connection:
-            self._event(connection, kind, run=run, stage=stage, service=service, who=who, data=data)
+        with self._db.begin() as connection:
+            self._db.event(connection, kind, run=run, stage=stage, service=service, who=who, data=data)
 
     def events(self, *, run: str | None = None, service: str | None = None, after: int = 0) -> list[Event]:
         """Events of a run or of a service in the order they were written, those after the id `after`."""
@@ -100,42 +46,37 @@ class Store:
             query = query.where(schema.events.c.run == run)
         if service is not None:
             query = query.where(schema.events.c.service == service)
-        return [Event(**row) for row in self._rows(query)]
-
-    def _event(self, connection: Connection, kind: str, *, run: str | None = None, stage: str | None = None,
-               service: str | None = None, who: str | None = None, data: Row | None = None) -> None:  # fmt: skip
-        row = {"time": self._clock(), "run": run, "stage": stage, "service": service, "kind": kind}
-        connection.execute(insert(schema.events).values(**row, who=who or user(), data=dict(data or {})))
+        return [Event(**row) for row in self._db.rows(query)]
 
     # runs
 
     def create_run(self, run: str, name: str, plan: Row, stages: Iterable[tuple[str, str]]) -> None:
         """A queued run with its stages (name, digest), in their order."""
-        with self._engine.begin() as connection:
-            row = {"id": run, "name": name, "state": "queued", "owner": user(), "created": self._clock()}
+        with self._db.begin() as connection:
+            row = {"id": run, "name": name, "state": "queued", "owner": user(), "created": self._db.clock()}
             connection.execute(insert(schema.runs).values(**row, plan=plan))
             for position, (stage, digest) in enumerate(stages):
                 row = {"run": run, "stage": stage, "position": position, "digest": digest, "state": "pending"}
                 connection.execute(insert(schema.stage_runs).values(**row, attempts=0))
-            self._event(connection, "run.queued", run=run)
+            self._db.event(connection, "run.queued", run=run)
 
     def run(self, run: str) -> Run:
         """The run of that id. Raises InputError when there is none."""
-        for row in self._rows(select(schema.runs).where(schema.runs.c.id == run)):
+        for row in self._db.rows(select(schema.runs).where(schema.runs.c.id == run)):
             return Run(**row)
         raise InputError(f"no run {run!r} in {self.path}", next_step="`orch status` lists the runs")
 
     def runs(self, limit: int = 20) -> list[Run]:
         """The newest runs first."""
         return [
-            Run(**row) for row in self._rows(select(schema.runs).order_by(schema.runs.c.created.desc()).limit(limit))
+            Run(**row) for row in self._db.rows(select(schema.runs).order_by(schema.runs.c.created.desc()).limit(limit))
         ]
 
     def stage_runs(self, run: str) -> list[StageRun]:
         """The stages of a run, in their order."""
         table = schema.stage_runs
         return [
-            StageRun(**row) for row in self._rows(select(table).where(table.c.run == run).order_by(table.c.position))
+            StageRun(**row) for row in self._db.rows(select(table).where(table.c.run == run).order_by(table.c.position))
         ]
 
     def finished_stage(self, digest: str) -> StageRun | None:
@@ -144,7 +85,7 @@ class Store:
         query = (
             select(table).where(table.c.digest == digest, table.c.state == "succeeded").order_by(table.c.ended.desc())
         )
-        for row in self._rows(query.limit(1)):
+        for row in self._db.rows(query.limit(1)):
             found = StageRun(**row)
             paths = (found.outputs or {}).get("artifacts", {}).values()
             return found if all(Path(path).exists() for path in paths) else None
@@ -152,7 +93,7 @@ class Store:
 
     def move_run(self, run: str, state: str, *, error: OrchError | None = None) -> None:
         """Change a run's state. Raises OrchError if the move is not legal."""
-        now = self._clock()
+        now = self._db.clock()
         values: dict[str, Any] = {"error": error.as_record() if error else None}
         if state == "queued":
             values |= {"started": None, "ended": None}
@@ -160,15 +101,15 @@ class Store:
             values["started"] = now
         if state in records.ENDED:
             values["ended"] = now
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             key = schema.runs.c.id == run
-            self._move(connection, schema.runs, key, records.RUN_MOVES, state, values)
-            self._event(connection, f"run.{state}", run=run, data=values["error"])
+            self._db.move(connection, schema.runs, key, records.RUN_MOVES, state, values)
+            self._db.event(connection, f"run.{state}", run=run, data=values["error"])
 
     def move_stage(self, run: str, stage: str, state: str, *, outputs: Row | None = None,
                    error: OrchError | None = None) -> None:  # fmt: skip
         """Change a stage's state; a success stores its outputs and lists its artifacts."""
-        now, table = self._clock(), schema.stage_runs
+        now, table = self._db.clock(), schema.stage_runs
         made = _contents(outputs or {}) if state == "succeeded" else []  # reads files: before the transaction
         values: dict[str, Any] = {"error": error.as_record() if error else None}
         if state == "running":
@@ -177,49 +118,66 @@ class Store:
             values["ended"] = now
         if outputs is not None:
             values["outputs"] = dict(outputs)
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             key = (table.c.run == run) & (table.c.stage == stage)
-            self._move(connection, table, key, records.STAGE_MOVES, state, values)
-            self._event(connection, f"stage.{state}", run=run, stage=stage, data=values["error"])
+            self._db.move(connection, table, key, records.STAGE_MOVES, state, values)
+            self._db.event(connection, f"stage.{state}", run=run, stage=stage, data=values["error"])
             for row in made:
                 connection.execute(insert(schema.artifacts).values(run=run, stage=stage, created=now, **row))
 
     def artifacts(self, run: str) -> list[dict[str, Any]]:
         """Artifacts that a run made: digest, stage, name, path, bytes."""
         table = schema.artifacts
-        return [dict(row) for row in self._rows(select(table).where(table.c.run == run).order_by(table.c.id))]
+        return [dict(row) for row in self._db.rows(select(table).where(table.c.run == run).order_by(table.c.id))]
 
-    def add_benchmark(self, run: str, digest: str, metrics: Row, report: Row) -> None:
-        """Keep a benchmark's result for later comparisons."""
-        row = {"run": run, "digest": digest, "metrics": dict(metrics), "report": dict(report)}
-        with self._engine.begin() as connection:
-            connection.execute(insert(schema.benchmark_results).values(**row, created=self._clock()))
+    # benchmarks
 
-    def benchmarks(self, run: str) -> list[dict[str, Any]]:
-        """Benchmark results of a run: created, digest, metrics, report."""
-        table = schema.benchmark_results
-        return [dict(row) for row in self._rows(select(table).where(table.c.run == run).order_by(table.c.id))]
+    def add_benchmark(self, result: Row) -> None:
+        """Keep a benchmark's result (a `bench.result.Result` as JSON); one of the same id is replaced."""
+        self._benchmarks.add(result)
+
+    def benchmark(self, id: str) -> dict[str, Any]:
+        """The result of that id, of an id that begins so, or the `latest`. Raises InputError when there is none."""
+        return self._benchmarks.find(id)
+
+    def benchmarks(
+        self, limit: int = 20, *, run: str | None = None, service: str | None = None, name: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Results, the newest first: all, or those of a run, a service or a name."""
+        return self._benchmarks.newest(limit, run=run, service=service, name=name)
+
+    def set_baseline(self, name: str, id: str) -> str:
+        """Compare benchmarks of this name, or of this service, with that one from now on; its whole id."""
+        return self._benchmarks.set_baseline(name, id)
+
+    def baseline(self, name: str) -> str | None:
+        """Id of the benchmark that those of this name or service are compared with."""
+        return next((found.benchmark for found in self.baselines() if found.name == name), None)
+
+    def baselines(self) -> list[Baseline]:
+        """All baselines, by name."""
+        return self._benchmarks.baselines()
 
     # services and releases
 
     def service(self, name: str) -> Service:
         """Raises InputError when nothing was ever released under this name."""
-        for row in self._rows(select(schema.services).where(schema.services.c.name == name)):
+        for row in self._db.rows(select(schema.services).where(schema.services.c.name == name)):
             return Service(**row)
         known = ", ".join(service.name for service in self.services()) or "none"
         raise InputError(f"no service {name!r} (known: {known})", next_step="`orch releases` lists the services")
 
     def services(self) -> list[Service]:
         """All services, by name."""
-        return [Service(**row) for row in self._rows(select(schema.services).order_by(schema.services.c.name))]
+        return [Service(**row) for row in self._db.rows(select(schema.services).order_by(schema.services.c.name))]
 
     def releases(self, service: str | None = None) -> list[Release]:
         """Releases of one service, or of all, oldest first."""
         table = schema.releases
         query = select(table).order_by(table.c.service, table.c.number)
-        return [
-            Release(**row) for row in self._rows(query if service is None else query.where(table.c.service == service))
-        ]
+        if service is not None:
+            query = query.where(table.c.service == service)
+        return [Release(**row) for row in self._db.rows(query)]
 
     def release(self, service: str, number: int) -> Release:
         """Raises InputError when there is no such release."""
@@ -231,7 +189,7 @@ class Store:
     def get_or_create_release(self, service: str, digest: str, run: str, spec: Row) -> Release:
         """The release of this service with this digest; a new one gets the next number."""
         table = schema.releases
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             connection.execute(
                 text("INSERT OR IGNORE INTO services (name, version) VALUES (:name, 0)"), {"name": service}
             )
@@ -240,17 +198,18 @@ class Store:
             if found is None:
                 found = 1 + (connection.execute(select(func.max(table.c.number)).where(mine)).scalar() or 0)
                 row = {"service": service, "number": found, "digest": digest, "run": run, "state": "stopped"}
-                connection.execute(insert(table).values(**row, spec=dict(spec), created=self._clock(), withdrawn=False))
-                self._event(connection, "release.created", run=run, service=service, data={"release": found})
+                made = insert(table).values(**row, spec=dict(spec), created=self._db.clock(), withdrawn=False)
+                connection.execute(made)
+                self._db.event(connection, "release.created", run=run, service=service, data={"release": found})
         return self.release(service, found)
 
     def move_release(self, release: Release, state: str, *, url: str | None = None, model: str | None = None,
                      pid: int | None = None, reason: str | None = None) -> None:  # fmt: skip
         """Change a release's state; url, model and pid are those of the engine that answers for it from now on."""
-        with self._engine.begin() as connection:
-            self._move(connection, schema.releases, _key(release), records.RELEASE_MOVES, state,
+        with self._db.begin() as connection:
+            self._db.move(connection, schema.releases, _key(release), records.RELEASE_MOVES, state,
                        {"url": url, "model": model, "pid": pid})  # fmt: skip
-            self._event(connection, f"release.{state}", service=release.service,
+            self._db.event(connection, f"release.{state}", service=release.service,
                         data={"release": release.number, "reason": reason, "pid": pid})  # fmt: skip
 
     def switch(
@@ -260,9 +219,9 @@ class Store:
 
         Raises NotAllowedError when no engine answers for it any more, or when somebody else has switched meanwhile.
         """
-        table, now = schema.releases, self._clock()
+        table, now = schema.releases, self._db.clock()
         mine = table.c.service == service
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             named = schema.services.c.name == service
             if connection.execute(select(table.c.state).where(mine & (table.c.number == number))).scalar() != "warm":
                 raise NotAllowedError(f"no engine answers for {service}@{number} any more; nothing was switched")
@@ -275,12 +234,12 @@ class Store:
             if withdraw and expected is not None:
                 connection.execute(update(table).where(mine & (table.c.number == expected)).values(withdrawn=True))
             data = {"release": number, "from": expected, "reason": reason}
-            self._event(connection, kind, service=service, data=data)
+            self._db.event(connection, kind, service=service, data=data)
 
     def stop_warm_but(self, service: str, kept: set[int], reason: str) -> list[int]:
         """Stop the warm releases of a service but the `kept` ones and whatever is current now; their numbers."""
         table = schema.releases
-        with self._engine.begin() as connection:
+        with self._db.begin() as connection:
             current = connection.execute(select(schema.services.c.current).where(schema.services.c.name == service))
             spared = kept | {current.scalar()}
             warm = (table.c.service == service) & (table.c.state == "warm")
@@ -289,7 +248,7 @@ class Store:
                 values = {"state": "stopped", "url": None, "model": None, "pid": None}
                 connection.execute(update(table).where(warm & (table.c.number == number)).values(**values))
                 data = {"release": number, "reason": reason, "pid": None}
-                self._event(connection, "release.stopped", service=service, data=data)
+                self._db.event(connection, "release.stopped", service=service, data=data)
         return found
 
     def routes(self) -> dict[str, Any]:
@@ -312,20 +271,6 @@ class Store:
 
         return changed
 
-    # plumbing
-
-    def _rows(self, query: Select[Any]) -> list[Row]:
-        with self._reader.connect() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
-
-    def _move(self, connection: Connection, table: Table, key: Any, moves: Mapping[str, set[str]], state: str,
-              values: Row) -> None:  # fmt: skip
-        allowed = [before for before, after in moves.items() if state in after]
-        done = connection.execute(update(table).where(key, table.c.state.in_(allowed)).values(state=state, **values))
-        if done.rowcount == 0:
-            now = connection.execute(select(table.c.state).where(key)).scalar()
-            raise OrchError(f"{table.name}: cannot go from {now!r} to {state!r}")
-
 
 def _key(release: Release) -> Any:
     return (schema.releases.c.service == release.service) & (schema.releases.c.number == release.number)
@@ -337,24 +282,3 @@ def _contents(outputs: Row) -> list[dict[str, Any]]:
         digest, size = digest_path(Path(path))
         found.append({"name": name, "path": path, "digest": digest, "bytes": size})
     return found
-
-
-def _begin(connection: Connection) -> None:
-    # IMMEDIATE: a transaction that reads and then writes must not find that somebody else wrote in between
-    reader = connection.get_execution_options().get("reader", False)
-    connection.exec_driver_sql("BEGIN" if reader else "BEGIN IMMEDIATE")
-
-
-def _pragmas(connection: sqlite3.Connection, _: Any) -> None:
-    connection.isolation_level = None  # BEGIN is ours, see _begin
-    # FULL: a power cut must not lose a transition; it costs 0.35 ms a transaction
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def user() -> str:
-    """Who is acting, for the event log."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
