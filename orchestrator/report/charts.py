@@ -11,6 +11,9 @@ from typing import Any
 # matplotlib wants real colours; each of these stands for a variable of the page
 _VARIABLES = {"#010101": "--ink", "#020202": "--muted", "#030303": "--line", "#040404": "--accent", "#050505": "--base"}
 INK, MUTED, LINE, ACCENT, BASE = _VARIABLES
+SERIES = tuple(f"#0602{number:02d}" for number in range(8))
+"""One colour for each thing that is compared, --s0 to --s7."""
+_VARIABLES |= {colour: f"--s{number}" for number, colour in enumerate(SERIES)}
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "orch",
@@ -40,7 +43,7 @@ def loss(curve: Sequence[Sequence[float]]) -> str:
         axes.plot(steps, losses, color=ACCENT, linewidth=2, marker="o" if len(curve) < 3 else None)
         axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
 
-    return _chart("loss", (6, 2.6), draw)
+    return chart("loss", (6, 2.6), draw)
 
 
 def score(
@@ -70,7 +73,7 @@ def score(
         if percent:
             axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
 
-    return _chart(f"score-{name}", (3.7, 1.3), draw)
+    return chart(f"score-{name}", (3.7, 1.3), draw)
 
 
 def parity(values: Mapping[str, float]) -> str:
@@ -83,7 +86,7 @@ def parity(values: Mapping[str, float]) -> str:
         axes.set(xlabel="mean KL divergence, nats", xlim=(0, max(values.values()) * 1.08 or 1))
         axes.locator_params(axis="x", nbins=5)
 
-    return _chart("parity", (6, 0.8 + 0.42 * len(values)), draw)
+    return chart("parity", (6, 0.8 + 0.42 * len(values)), draw)
 
 
 def by_concurrency(name: str, unit: str, concurrency: Sequence[int], series: Mapping[str, Sequence[float]]) -> str:
@@ -101,16 +104,22 @@ def by_concurrency(name: str, unit: str, concurrency: Sequence[int], series: Map
         if len(series) > 1:
             axes.legend(ncols=len(series), loc="upper left", bbox_to_anchor=(0, 1.16), borderaxespad=0)
 
-    return _chart(name, (4.8, 2.7), draw)
+    return chart(name, (4.8, 2.7), draw)
 
 
-def _chart(name: str, inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
+def chart(name: str, inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    """A drawing on one pair of axes; `name` keeps its ids apart from those of the page's other charts."""
+    return figure(name, inches, lambda drawn: draw(drawn.add_subplot()))
+
+
+def figure(name: str, inches: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    """A drawing on a whole matplotlib figure."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE):
         figure = Figure(figsize=inches, layout="constrained")
-        draw(figure.add_subplot())
+        draw(figure)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(name, inches[0], text.getvalue())

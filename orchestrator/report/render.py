@@ -26,12 +26,8 @@ _LOWER_IS_BETTER = ("per_1000", "perplexity", "loss")
 
 def render(run: RunReport) -> str:
     """The page of a run."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters |= {"number": number, "words": words, "duration": duration, "moment": moment, "size": size}
-    template = environment.from_string(Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8"))
-    return template.render(
+    return page(
+        "page.html.j2",
         run=run,
         absent={name: absence(run, name) for name in ("prepare", "data", "train", "evaluate", "parity", "benchmark")},
         scores=scores(run),
@@ -41,6 +37,21 @@ def render(run: RunReport) -> str:
         benchmark=_benchmark(run),
         hardware=_measured(run, "hardware") or run.hardware,
     )
+
+
+def page(template: str, **values: Any) -> str:
+    """A template of this folder, filled; every value in it is escaped unless the template says otherwise."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"number": number, "words": words, "duration": duration, "moment": moment, "size": size}
+    return environment.get_template(template).render(**values)
 
 
 def absence(run: RunReport, name: str) -> str | None:
@@ -174,7 +185,7 @@ def number(value: Any, name: str = "") -> str:
         return f"{100 * value:.1f} %"
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
-    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def duration(seconds: float | None) -> str:
