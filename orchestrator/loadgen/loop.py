@@ -22,7 +22,7 @@ from orchestrator.loadgen.http1 import ProtocolError, Response
 from orchestrator.loadgen.load import Load
 from orchestrator.loadgen.record import Record
 from orchestrator.loadgen.schedule import SECOND, Item, Schedule
-from orchestrator.loadgen.stream import Stream, StreamError
+from orchestrator.loadgen.stream import Stream, StreamError, unescaped
 
 CONNECT_TIMEOUT_NS = 10 * SECOND
 _LOOK_NS = SECOND // 10
@@ -32,6 +32,8 @@ _SPIN_NS = 1_000_000
 """epoll waits for whole milliseconds; the rest before a planned send is waited for actively."""
 _SO_TIMESTAMPNS = 35
 _TIMESTAMP = struct.Struct("@ll")
+_AT_ONCE = 256
+"""Requests that are begun before answers are looked at again: they may fail at once, and others with them."""
 _GIVE_UP_KEEPING = 3
 """After so many kept connections that the server had closed, each request gets a new one."""
 
@@ -57,7 +59,7 @@ class _Poll:
 
 class _Connection:
     __slots__ = (
-        "began", "connecting", "item", "lag", "last", "new", "reconnected", "record_sent", "response", "sock", "unsent",
+        "began", "connecting", "first_sent", "item", "lag", "last", "new", "response", "sent", "sock", "unsent",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
@@ -65,10 +67,10 @@ class _Connection:
         self.item: Item | None = None
         self.response: Response | None = None
         self.connecting = self.new = True
-        self.reconnected = False
         self.unsent: bytes | memoryview = b""
-        self.record_sent = 0
-        """When its request was first given to a connection."""
+        self.first_sent = 0
+        """When its request was sent before, on a connection that the server had closed."""
+        self.sent = 0
         self.began = 0
         """When this connection was asked for."""
         self.last = 0
@@ -132,7 +134,10 @@ class Loop:
         schedule, look = self._schedule, 0
         while True:
             now = _time_ns()
-            while (item := schedule.due(now)) is not None:
+            for _ in range(_AT_ONCE):
+                item = schedule.due(now)
+                if item is None:
+                    break
                 self._begin(item)
                 now = _time_ns()
             if schedule.finished:
@@ -207,42 +212,45 @@ class Loop:
         while self._idle:
             connection = self._idle.pop()
             if connection.sock.fileno() >= 0:
-                self._send(connection, item, sent=_time_ns())
+                self._send(connection, item)
                 return
-        self._connect(item, _time_ns())
+        self._connect(item)
 
-    def _connect(self, item: Item, sent: int, *, reconnected: bool = False) -> None:
+    def _connect(self, item: Item, *, first_sent: int = 0) -> None:
+        """A new connection for the request, which may have been sent before, on one that the server had closed."""
         family, address = self._address
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
             kind = "client_files" if error.errno in (errno.EMFILE, errno.ENFILE) else "connect"
-            self._record(_failed_record(item, sent, kind, str(error)), item, None)
+            self._record(_failed_record(item, _time_ns(), kind, str(error)), item, None)
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.kernel_timestamps:
             sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         connection = _Connection(sock)
-        connection.item, connection.reconnected, connection.began = item, reconnected, sent
-        connection.record_sent = connection.last = sent
+        connection.item, connection.first_sent = item, first_sent
+        connection.began = connection.last = connection.sent = _time_ns()
         self._connections[sock.fileno()] = connection
         code = sock.connect_ex(address)
         if code not in (0, errno.EINPROGRESS):
             self._connections.pop(sock.fileno())
             sock.close()
-            self._record(_failed_record(item, sent, "connect", errno.errorcode.get(code, str(code))), item, None)
+            self._record(
+                _failed_record(item, connection.began, "connect", errno.errorcode.get(code, str(code))), item, None
+            )
             return
         self._poll.register(sock.fileno(), _IN | _OUT)
 
-    def _send(self, connection: _Connection, item: Item, *, sent: int) -> None:
+    def _send(self, connection: _Connection, item: Item) -> None:
         connection.item = item
         connection.response = Response(Stream(keep_text=self._load.keep_text or bool(item.rest)))
         connection.lag = 0
-        connection.record_sent = connection.last = sent
         data = b"%bX-Request-Id: orch-%b\r\nContent-Length: %d\r\n\r\n%b" % (
             self._head, item.nonce, len(item.body), item.body,
         )  # fmt: skip
+        connection.sent = connection.last = _time_ns()
         self._write(connection, data)
 
     def _write(self, connection: _Connection, data: bytes | memoryview) -> None:
@@ -270,7 +278,7 @@ class Loop:
         connection.connecting = False
         assert connection.item is not None, "a connection is made for a request"
         self._poll.modify(connection.sock.fileno(), _IN)
-        self._send(connection, connection.item, sent=connection.record_sent)
+        self._send(connection, connection.item)
 
     # ends
 
@@ -296,9 +304,8 @@ class Loop:
         elif response is not None and not response.begun and not connection.new:
             # the server had closed the kept connection before it saw this request: once more, on a new one
             self._stale += 1
-            sent = connection.record_sent
             self._close(connection)
-            self._connect(item, sent, reconnected=True)
+            self._connect(item, first_sent=connection.sent)
         elif error is None and response is not None and response.close():
             self._complete(connection, now)
         elif error is None and response is not None and response.stream.done:
@@ -319,7 +326,7 @@ class Loop:
         record.error, record.detail = error, detail[:300] if detail else None
         connection.item = connection.response = None
         if keep:
-            connection.new = False
+            connection.new, connection.first_sent = False, 0
             self._idle.append(connection)
         else:
             self._close(connection)
@@ -327,7 +334,7 @@ class Loop:
         if answer is None and error is None:
             answer = b""
         if self._load.keep_text and answer is not None:
-            record.text = answer.decode(errors="replace")
+            record.text = unescaped(answer)
         self._record(record, item, answer)
 
     def _record(self, record: Record, item: Item, answer: bytes | None) -> None:
@@ -358,14 +365,15 @@ class Loop:
 
 
 def _record(item: Item, connection: _Connection, ended: int) -> Record:
+    sent = connection.first_sent or connection.sent
     record = Record(
         index=item.index,
         prompt=item.request.prompt,
-        intended=item.intended if item.request.at is not None or item.request.turn else connection.record_sent,
-        sent=connection.record_sent,
+        intended=item.intended if item.request.at is not None or item.request.turn else sent,
+        sent=sent,
         ended=ended,
-        reconnected=connection.reconnected,
-        new_connection=connection.new,
+        reconnected=bool(connection.first_sent),
+        connect=connection.sent - connection.began if connection.new else None,
         lag=connection.lag,
         warmup=item.warmup,
         session=item.request.session,

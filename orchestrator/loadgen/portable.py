@@ -17,7 +17,7 @@ from orchestrator.loadgen.load import Load
 from orchestrator.loadgen.loop import CONNECT_TIMEOUT_NS, LAG_STEPS, fill
 from orchestrator.loadgen.record import Record
 from orchestrator.loadgen.schedule import SECOND, Item, Schedule
-from orchestrator.loadgen.stream import Stream, StreamError
+from orchestrator.loadgen.stream import Stream, StreamError, unescaped
 
 _LOOK_S = 0.1
 
@@ -91,7 +91,13 @@ class PortableLoop:
         try:
             left_s = self._load.timeout_s - (sent - item.intended) / SECOND
             async with asyncio.timeout(max(0.0, left_s)):
-                await self._stream(client, item, stream, record)
+                try:
+                    await self._stream(client, item, stream, record)
+                except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                    if record.status or record.reconnected:
+                        raise
+                    record.reconnected = True  # it may have been a kept connection that the server had closed
+                    await self._stream(client, item, stream, record)
         except StreamError as error:
             record.error, record.detail = error.kind, error.detail[:300]
         except (TimeoutError, httpx.ConnectTimeout) as error:
@@ -108,7 +114,7 @@ class PortableLoop:
         fill(record, stream)
         answer = None if record.error else stream.text or b""
         if self._load.keep_text and answer is not None:
-            record.text = answer.decode(errors="replace")
+            record.text = unescaped(answer)
         self._record(record, item, answer)
 
     async def _stream(self, client: httpx.AsyncClient, item: Item, stream: Stream, record: Record) -> None:

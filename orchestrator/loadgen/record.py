@@ -40,7 +40,7 @@ class Record:
     intended: int
     """When the schedule wanted it sent; the same as `sent` in a closed loop."""
     sent: int
-    """When its bytes were given to the kernel; a new connection's set-up counts from here."""
+    """When its bytes were first given to a connection; the set-up of a new one comes before it, see `connect`."""
     ended: int
     """When the last byte, or the failure, arrived."""
     first_chunk: int = 0
@@ -60,7 +60,8 @@ class Record:
     """`[DONE]` arrived."""
     reconnected: bool = False
     """Sent twice: the server had closed the kept connection that it was first given to."""
-    new_connection: bool = False
+    connect: int | None = None
+    """Set-up of its connection, where a new one was needed, ns. In an open loop it counts as latency."""
     lag: int = 0
     """The longest that bytes of this answer waited in the kernel for this client, ns; 0 where it cannot be known."""
     warmup: bool = False

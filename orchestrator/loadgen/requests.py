@@ -8,6 +8,7 @@ import marshal
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 NONCE = b"@nonce-of-orch-0@"
 """Replaced by as many characters that no other request of any run has; turns of one session share theirs."""
@@ -50,8 +51,14 @@ def write(path: Path, requests: Iterable[Request]) -> int:
 def read(path: Path) -> Iterator[Request]:
     """The requests of a file, one at a time."""
     with path.open("rb") as file:
-        while True:
-            try:
-                yield Request(*marshal.load(file))
-            except EOFError:
-                return
+        yield from read_again(file)
+
+
+def read_again(file: BinaryIO) -> Iterator[Request]:
+    """The requests of an open file from its beginning: a new descriptor may not be had under full load."""
+    file.seek(0)
+    while True:
+        try:
+            yield Request(*marshal.load(file))
+        except EOFError:
+            return

@@ -92,8 +92,8 @@ class Schedule:
         if self._stop_at is not None and now >= self._stop_at:
             self.stop(now)
             return None
-        session, arrival = self._next, self._arrival(self._next)
-        item = self._item(session, arrival or now)
+        session = self._next
+        item = self._item(session, now if session[0][1].at is None else self._arrival(session))
         self._advance(now)
         self._busy += 1
         return item
@@ -138,7 +138,7 @@ class Schedule:
         warmup = index < self._load.warmup_requests or intended < self._warm_until
         if not warmup and self.measuring_since is None:
             self.measuring_since = intended
-            if self._load.duration_s is not None:
+            if self._load.duration_s is not None and request.at is None:
                 self._stop_at = intended + int(self._load.duration_s * SECOND)
         nonce = self._run + b"%0*d" % (INDEX_DIGITS, index % 10**INDEX_DIGITS)
         return Item(index, request, intended, warmup, request.body.replace(NONCE, nonce), nonce, rest, [])

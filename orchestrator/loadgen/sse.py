@@ -21,6 +21,9 @@ class EventReader:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The payloads of the events that end in this piece."""
+        if piece.endswith(b"\n\n") and piece.startswith(b"data: ") and piece.count(b"\n") == 2 and self.empty:
+            if b"\r" not in piece:
+                return [piece[6:-2]]  # as most servers write them: one event a piece
         lines = (self._rest + piece).replace(b"\r\n", b"\n").split(b"\n")
         self._rest = lines.pop()
         if b"\r" not in self._rest and not any(b"\r" in line for line in lines):

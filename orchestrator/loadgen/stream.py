@@ -13,6 +13,9 @@ from typing import Any
 from orchestrator.loadgen.sse import EventReader
 
 _TEXT_KEYS = ("content", "reasoning_content", "reasoning")
+_WORTH_LEARNING = 3
+"""Deltas after which it pays to learn the shape of the others."""
+_decode = json.JSONDecoder().raw_decode
 _PROBE = "0"
 """Stands for the text when a template is checked; no number of the event can be mistaken for it, it is quoted."""
 
@@ -91,7 +94,7 @@ class Stream:
             self.done = True
             return
         try:
-            self._chunk(payload, json.loads(payload), now)
+            self._chunk(payload, _parse(payload), now)
         except (ValueError, AttributeError, TypeError, KeyError) as problem:
             raise StreamError("malformed", payload.decode(errors="replace")) from problem
 
@@ -114,7 +117,7 @@ class Stream:
             self.content.append(now)
             if self._pieces is not None and key in ("content", "text"):
                 self._pieces.append(json.dumps(holder[key])[1:-1].encode())
-            if self._pieces is None or key in ("content", "text"):
+            if len(self.content) >= _WORTH_LEARNING and (self._pieces is None or key in ("content", "text")):
                 self._learn(payload, chunk, holder, key)
         elif holder.get("tool_calls"):
             self.content.append(now)
@@ -134,3 +137,15 @@ class Stream:
         if json.loads(before + _PROBE.encode() + after) == chunk:
             self._before, self._after = before, after
             self._head, self._tail = b"data: " + before, after + b"\n\n"
+
+
+def _parse(payload: bytes) -> Any:
+    """`json.loads` for text that is one value and nothing else, without its detours. ValueError for anything else."""
+    text = payload.decode().strip()
+    value, end = _decode(text)
+    return value if end == len(text) else json.loads(text)
+
+
+def unescaped(answer: bytes) -> str:
+    """The text that the inside of a JSON string stands for."""
+    return str(json.loads(b'"' + answer + b'"'))

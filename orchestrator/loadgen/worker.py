@@ -91,13 +91,13 @@ def main() -> int:
     load, worker = Load(**plan["load"]), plan["worker"]
     _allow_files()
     out = sys.stdout
-    path = Path(plan["requests"])
+    workload = open(plan["requests"], "rb")  # noqa: SIM115  for as long as this process lives
     print("ready", file=out, flush=True)
     word, _, at = _line(stdin).partition(b" ")
     if word != b"go":
         return 0
     schedule = Schedule(
-        sessions(lambda: requests.read(path), load, worker=worker),
+        sessions(lambda: requests.read_again(workload), load, worker=worker),
         load,
         start=int(at),
         run=plan["run"].encode(),
