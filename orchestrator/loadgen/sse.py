@@ -21,9 +21,8 @@ class EventReader:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The payloads of the events that end in this piece."""
-        if piece.endswith(b"\n\n") and piece.startswith(b"data: ") and piece.count(b"\n") == 2 and self.empty:
-            if b"\r" not in piece:
-                return [piece[6:-2]]  # as most servers write them: one event a piece
+        if self.empty and _is_one_event(piece):
+            return [piece[6:-2]]
         lines = (self._rest + piece).replace(b"\r\n", b"\n").split(b"\n")
         self._rest = lines.pop()
         if b"\r" not in self._rest and not any(b"\r" in line for line in lines):
@@ -45,3 +44,8 @@ class EventReader:
             return None
         data, self._data = self._data, []
         return b"\n".join(data) if data else None
+
+
+def _is_one_event(piece: bytes) -> bool:
+    """As most servers write them: one event, one line of data, a piece."""
+    return piece.endswith(b"\n\n") and piece.startswith(b"data: ") and piece.count(b"\n") == 2 and b"\r" not in piece

@@ -26,9 +26,7 @@ def event(data: bytes) -> bytes:
 
 def delta(text: str, *, key: str = "content") -> bytes:
     """The event of one delta; `text` is put between the quotes as it is."""
-    return event(
-        ('{"id":"r1","choices":[{"index":0,"delta":{"%s":"%s"},"finish_reason":null}]}' % (key, text)).encode()
-    )
+    return event(f'{{"id":"r1","choices":[{{"index":0,"delta":{{"{key}":"{text}"}},"finish_reason":null}}]}}'.encode())
 
 
 FINISH = event(b'{"id":"r1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}')
