@@ -4,9 +4,12 @@ Its folder `$ORCH_HOME/benchmarks/<id>/` holds `result.json`, one file of record
 Times are seconds, counts are tokens or requests; what is not known is None, never a guess.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from orchestrator.config import Model
+from orchestrator.units import Seconds
 
 
 class Spread(Model):
@@ -26,16 +29,59 @@ class Spread(Model):
     """The 0th, 1st ... 100th percentile, for a plot of the distribution."""
 
 
+def _seconds(value: Any) -> Any:
+    """`500ms` is 0.5; nothing else than a number or a duration is a limit."""
+    return None if value is None else float(Seconds.parse(value))
+
+
+Limit = Annotated[float | None, BeforeValidator(_seconds)]
+"""A time in seconds; read from `500ms` as well."""
+
+
 class Slo(Model):
     """Limits that one request has to keep, to count as goodput; seconds."""
 
-    ttft: float | None = None
-    itl: float | None = None
+    ttft: Limit = None
+    itl: Limit = None
     """Of the request's mean inter-token latency."""
-    tpot: float | None = None
-    e2e: float | None = None
+    tpot: Limit = None
+    e2e: Limit = None
     share: float = 0.99
     """Share of the requests that has to keep all limits, for the cell to keep the SLO."""
+
+    @field_validator("ttft", "itl", "tpot", "e2e")
+    @classmethod
+    def _possible(cls, value: float | None) -> float | None:
+        if value == 0:
+            raise ValueError("no request takes 0 s; write a limit such as 500ms, or leave it out")
+        return value
+
+    @field_validator("share")
+    @classmethod
+    def _a_share(cls, value: float) -> float:
+        if not 0 < value <= 1:
+            hint = f"; for {value:g} % write {value / 100:g}" if 1 < value <= 100 else ""
+            raise ValueError(f"a share of the requests lies above 0 and up to 1, not {value:g}{hint}")
+        return value
+
+    @model_validator(mode="after")
+    def _not_against_itself(self) -> Self:
+        limits = {name: value for name in ("ttft", "itl", "tpot", "e2e") if (value := getattr(self, name)) is not None}
+        if not limits:
+            raise ValueError("an SLO needs a limit: ttft, itl, tpot or e2e, such as {ttft: 500ms}")
+        whole = limits.pop("e2e", None)
+        for name, part in limits.items():
+            if whole is not None and part > whole:
+                raise ValueError(
+                    f"{name} may take {Seconds(part)}, but the whole request (e2e) only {Seconds(whole)}:"
+                    f" the limit on {name} says nothing; lower it, or raise e2e"
+                )
+        if whole is not None and self.ttft and self.tpot and self.ttft + self.tpot > whole:
+            raise ValueError(
+                f"ttft ({Seconds(self.ttft)}) and tpot ({Seconds(self.tpot)}) together exceed e2e ({Seconds(whole)}):"
+                " an answer of two tokens that just keeps both breaks the third; lower one of them, or raise e2e"
+            )
+        return self
 
 
 class Second(Model):
@@ -180,6 +226,8 @@ class Search(Model):
     workload: str
     knee: int | None = None
     """Concurrency beyond which throughput grows by less than a tenth per doubling."""
+    knee_rate: float | None = None
+    """Requests/s that were served there."""
     max_rate: float | None = None
     """Highest request rate that kept the SLO."""
     first_bad_rate: float | None = None
