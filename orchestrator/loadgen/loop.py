@@ -15,6 +15,7 @@ import struct
 import sys
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -28,12 +29,15 @@ CONNECT_TIMEOUT_NS = 10 * SECOND
 _LOOK_NS = SECOND // 10
 """How often time limits are looked at."""
 _READ = 65_536
+_UNDERSTAND_NS = 1_000_000
+"""For so long at most, answers are worked on before arrivals are read again."""
 _SPIN_NS = 1_000_000
 """epoll waits for whole milliseconds; the rest before a planned send is waited for actively."""
 _SO_TIMESTAMPNS = 35
 _TIMESTAMP = struct.Struct("@ll")
-_AT_ONCE = 256
-"""Requests that are begun before answers are looked at again: they may fail at once, and others with them."""
+_AT_ONCE = 32
+"""Requests that are begun, and connections that are taken up, before answers are read again: an answer that waits for
+long is merged with the next one in the kernel, which keeps the time of the last alone."""
 _GIVE_UP_KEEPING = 3
 """After so many kept connections that the server had closed, each request gets a new one."""
 
@@ -59,7 +63,8 @@ class _Poll:
 
 class _Connection:
     __slots__ = (
-        "began", "connecting", "first_sent", "item", "lag", "last", "new", "response", "sent", "sock", "unsent",
+        "began", "connecting", "first_sent", "item", "lag", "last", "new", "pieces", "response", "sent", "sock",
+        "unsent",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
@@ -67,6 +72,8 @@ class _Connection:
         self.item: Item | None = None
         self.response: Response | None = None
         self.connecting = self.new = True
+        self.pieces: list[tuple[bytes | OSError, int]] = []
+        """What was read, with its time, and is not understood yet; the error or b"" that ended it is the last."""
         self.unsent: bytes | memoryview = b""
         self.first_sent = 0
         """When its request was sent before, on a connection that the server had closed."""
@@ -110,6 +117,8 @@ class Loop:
         self._poll: Any = select.epoll() if hasattr(select, "epoll") else _Poll()
         self._connections: dict[int, _Connection] = {}
         self._idle: list[_Connection] = []
+        self._unread: deque[_Connection] = deque()
+        """Connections with pieces that were read and not understood yet."""
         self._stale = 0
         self._timeout_ns, self._stall_ns = int(load.timeout_s * SECOND), int(load.stall_s * SECOND)
         self.in_flight = 0
@@ -150,52 +159,74 @@ class Loop:
                 return
 
     def _wait(self, due: int | None, now: int, look: int) -> bool:
-        """Handle what arrives until then; False to stop."""
-        wait_ns = (look if due is None else min(look, due - _SPIN_NS)) - now
-        events = self._poll.poll(wait_ns // 1_000_000 / 1000 if wait_ns > 0 else 0, 1024)
-        connections, lags, kernel = self._connections, self.lags, self.kernel_timestamps
-        for fd, mask in events:
+        """Read what arrives until then, and understand some of it; False to stop."""
+        wait_ns = 0 if self._unread else (look if due is None else min(look, due - _SPIN_NS)) - now
+        connections, writable = self._connections, 0
+        for fd, mask in self._poll.poll(wait_ns // 1_000_000 / 1000 if wait_ns > 0 else 0, 1024):
             connection = connections.get(fd)
             if connection is None:
                 if fd == self._control and self._on_control():
                     return False
-                continue
-            if connection.connecting or mask & _OUT:
-                self._writable(connection)
-                continue
+            elif connection.connecting or mask & _OUT:
+                writable += 1
+                if writable <= _AT_ONCE:
+                    self._writable(connection)
+            else:
+                self._read(connection)
+        if self._unread:
+            self._understand(_time_ns() + _UNDERSTAND_NS)
+        return True
+
+    def _read(self, connection: _Connection) -> None:
+        """Put what has arrived, with its time, beside the connection: it is understood when nothing is left to read."""
+        piece: bytes | OSError
+        try:
+            if self.kernel_timestamps:
+                piece, ancillary, _, _ = connection.sock.recvmsg(_READ, 64)
+                at = _time_ns()
+                if ancillary:
+                    seconds, nanoseconds = _TIMESTAMP.unpack(ancillary[0][2])
+                    woken, at = at, seconds * SECOND + nanoseconds
+                    lag = woken - at
+                    if lag > 0:  # the clock may have been set
+                        step = lag >> 10
+                        self.lags[step if step < LAG_STEPS else -1] += 1
+                        if lag > connection.lag:
+                            connection.lag = lag
+            else:
+                piece, at = connection.sock.recv(_READ), _time_ns()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            piece, at = error, _time_ns()
+        if not piece or isinstance(piece, OSError):
+            self._poll.unregister(connection.sock.fileno())
+        if not connection.pieces:
+            self._unread.append(connection)
+        connection.pieces.append((piece, at))
+        connection.last = at
+
+    def _understand(self, until: int) -> None:
+        """Work on what was read, for a limited time: meanwhile the kernel merges what arrives."""
+        while self._unread:
+            connection = self._unread.popleft()
+            pieces, connection.pieces = connection.pieces, []
+            for piece, at in pieces:
+                if connection.sock.fileno() < 0:
+                    break
+                self._take(connection, piece, at)
+            if _time_ns() > until:
+                return
+
+    def _take(self, connection: _Connection, piece: bytes | OSError, at: int) -> None:
+        response = connection.response
+        if not piece or isinstance(piece, OSError):
+            self._lost(connection, piece or None, at)
+        elif response is None:
+            self._close(connection)  # bytes that nobody asked for
+        else:
             try:
-                if kernel:
-                    data, ancillary, _, _ = connection.sock.recvmsg(_READ, 64)
-                    woken = _time_ns()
-                    if ancillary:
-                        seconds, nanoseconds = _TIMESTAMP.unpack(ancillary[0][2])
-                        at = seconds * SECOND + nanoseconds
-                        lag = woken - at
-                        if lag > 0:  # the clock may have been set
-                            step = lag >> 10
-                            lags[step if step < LAG_STEPS else -1] += 1
-                            if lag > connection.lag:
-                                connection.lag = lag
-                    else:
-                        at = woken
-                else:
-                    data = connection.sock.recv(_READ)
-                    at = _time_ns()
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                self._lost(connection, error)
-                continue
-            if not data:
-                self._lost(connection, None)
-                continue
-            connection.last = at
-            response = connection.response
-            if response is None:
-                self._close(connection)  # bytes that nobody asked for
-                continue
-            try:
-                complete = response.feed(data, at)
+                complete = response.feed(piece, at)
             except StreamError as error:
                 self._failed(connection, error.kind, error.detail, at)
             except ProtocolError as error:
@@ -203,7 +234,6 @@ class Loop:
             else:
                 if complete:
                     self._complete(connection, at)
-        return True
 
     # sending
 
@@ -259,7 +289,7 @@ class Loop:
         except BlockingIOError:
             count = 0
         except OSError as error:
-            self._lost(connection, error)
+            self._lost(connection, error, _time_ns())
             return
         waiting = bool(connection.unsent)
         connection.unsent = memoryview(data)[count:] if count < len(data) else b""
@@ -294,9 +324,9 @@ class Loop:
         keep = response.keep_alive and not connection.unsent and self._stale < _GIVE_UP_KEEPING
         self._finish(connection, now, keep=keep)
 
-    def _lost(self, connection: _Connection, error: OSError | None) -> None:
+    def _lost(self, connection: _Connection, error: OSError | None, now: int) -> None:
         """The connection is closed (None) or broken."""
-        now, item, response = _time_ns(), connection.item, connection.response
+        item, response = connection.item, connection.response
         if item is None:
             self._close(connection)
         elif connection.connecting:
@@ -346,7 +376,7 @@ class Loop:
     def _close(self, connection: _Connection) -> None:
         fd = connection.sock.fileno()
         if self._connections.pop(fd, None) is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, KeyError):  # it may be out of the poll already
                 self._poll.unregister(fd)
             connection.sock.close()
 

@@ -98,9 +98,7 @@ def probe(
 
 def bases(url: str) -> list[str]:
     """The base URLs that a user can have meant, likeliest first."""
-    text = url.strip().rstrip("/")
-    if "://" not in text:
-        text = f"http://{text}"
+    text = (url.strip() if "://" in url else f"http://{url.strip()}").rstrip("/")
     for path in (*PATHS.values(), "/models"):
         text = text.removesuffix(path)
     if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).hostname:

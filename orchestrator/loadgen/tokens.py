@@ -47,7 +47,7 @@ _LONGEST = 4096
 """Words in one question at most."""
 _POOL = 1 << 14
 _FEWEST_WORDS = 4
-_BUDGETS = {"file": 2000, "server": 80, "usage": 12}
+_BUDGETS = {"file": 2000, "server": 64, "usage": 12}
 """Questions that finding the words may take: a file answers in 20 µs, a usage costs a request."""
 
 
@@ -162,10 +162,7 @@ def _vocabulary(server: Server, endpoint: Endpoint, tokenizer: Path | None, nonc
     words, per_word = _words(_WORDS[:longest], count, _BUDGETS[kind])
     costs = _marker_costs(count, words[0], few=kind == "usage")
     marker = round(sum(costs) / len(costs))
-    overhead = _overhead(server, endpoint, count, words, per_word, nonce=nonce)
-    known = overhead is not None
-    if overhead is None:
-        overhead = (server.template_tokens or 0) + (costs[0] if nonce else count(f"{OPENER} x") - count(" x"))
+    overhead, known = _overhead(server, endpoint, count, words, per_word, nonce=nonce)
     return Vocabulary(
         words=tuple(words),
         tokens_per_word=per_word,
@@ -174,7 +171,7 @@ def _vocabulary(server: Server, endpoint: Endpoint, tokenizer: Path | None, nonc
         marker_tokens=marker,
         marker_spread=(min(costs), max(costs)),
         overhead=overhead + (marker - costs[0] if nonce else 0),
-        overhead_known=known or server.template_tokens is not None,
+        overhead_known=known,
     )
 
 
@@ -257,14 +254,16 @@ def _marker_costs(count: Count, word: str, *, few: bool) -> list[int]:
 
 def _overhead(
     server: Server, endpoint: Endpoint, count: Count, words: Sequence[str], per_word: float, *, nonce: bool
-) -> int | None:
-    """What a real request counts beyond its words."""
-    opener = f"[{sample_nonces(1)[0]}]" if nonce else OPENER
+) -> tuple[int, bool]:
+    """What a real request counts beyond its words; without one, what the probe learned. And whether that is known."""
     sample = words[: _PASSAGE_TOKENS // 4]
-    used = server.prompt_tokens(endpoint, opener + _joined(sample)) if server.prompt_tokens else None
-    if used is None:
-        return None
-    return used - (len(sample) if per_word == 1 else count("x" + _joined(sample)) - count("x"))
+    text = (f"[{sample_nonces(1)[0]}]" if nonce else OPENER) + _joined(sample)
+    of_words = len(sample) if per_word == 1 else count("x" + _joined(sample)) - count("x")
+    used = server.prompt_tokens(endpoint, text) if server.prompt_tokens else None
+    if used is not None:
+        return used - of_words, True
+    template = server.template_tokens
+    return count(text) + (template or 0) - of_words, template is not None
 
 
 def _joined(words: Sequence[str]) -> str:
