@@ -13,7 +13,7 @@ A script is a function of the request's JSON body that yields raw bytes; it may 
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -60,10 +60,10 @@ def answer(*tokens: str) -> Script:
 
 
 class FakeEngine:
-    """An OpenAI-compatible server for /v1/chat/completions; remembers the bodies that it was sent."""
+    """An OpenAI-compatible server for /v1/chat/completions and /v1/models; remembers the bodies that it was sent."""
 
-    def __init__(self, script: Script) -> None:
-        self.script = script
+    def __init__(self, script: Script, models: Sequence[str] = ("fake",)) -> None:
+        self.script, self.models = script, models
         self.bodies: list[dict[str, Any]] = []
         self.abandoned = asyncio.Event()
         """Set when a client left before its answer was complete."""
@@ -72,6 +72,7 @@ class FakeEngine:
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/v1/models", self._models)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -91,6 +92,9 @@ class FakeEngine:
         """Base URL such as http://127.0.0.1:41231/v1; the same after `stop`."""
         assert self._runner is not None, "the server was started"
         return f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1" if self._runner.addresses else self._address
+
+    async def _models(self, _: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -113,12 +117,12 @@ class FakeEngine:
 
 
 @contextmanager
-def serving(script: Script) -> Iterator[FakeEngine]:
+def serving(script: Script, models: Sequence[str] = ("fake",)) -> Iterator[FakeEngine]:
     """A FakeEngine in a thread of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    engine = FakeEngine(script)
+    engine = FakeEngine(script, models)
     try:
         asyncio.run_coroutine_threadsafe(engine.__aenter__(), loop).result(10)
         yield engine

@@ -52,7 +52,7 @@ def curves(name: str, lines: Sequence[Line], *, x: str, y: str, limit: float | N
             axes.set_ylim(0, None)
         axes.set(xlabel=x, ylabel=y)
         axes.set_xlim(0, None)
-        axes.margins(x=0.1)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
 
     return chart(name, _CURVE, draw)
 

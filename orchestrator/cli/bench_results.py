@@ -1,0 +1,76 @@
+"""Results by the names that a user gives them: an id, `latest`, `baseline:NAME`, or a file, ours or another tool's."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.bench.result import Result
+from orchestrator.errors import InputError
+from orchestrator.store.store import Store
+
+
+@dataclass(frozen=True)
+class Found:
+    """A result and where its files are."""
+
+    result: Result
+    folder: Path
+    """With its records, where they were kept."""
+
+
+def folder(home: Path, id: str) -> Path:
+    """Where the files of a stored benchmark are."""
+    return home / "benchmarks" / id
+
+
+def find(store: Store, wanted: str) -> Found:
+    """Raises InputError that says what there is."""
+    path = Path(wanted).expanduser()
+    if path.is_dir() and (path / "result.json").exists():
+        path = path / "result.json"
+    if path.is_file():
+        return Found(read(path), path.parent)
+    if wanted.startswith("baseline:"):
+        wanted = _baseline(store, wanted.removeprefix("baseline:"))
+    return stored(store, wanted)
+
+
+def stored(store: Store, wanted: str) -> Found:
+    """One of the store, by id, the beginning of an id, or `latest`."""
+    found = Result.model_validate(store.benchmark(wanted))
+    return Found(found, folder(store.home, found.id))
+
+
+def read(path: Path) -> Result:
+    """A result file of ours, or of a tool whose format is known."""
+    from orchestrator.bench import formats
+
+    ours = _ours(path)
+    return Result.model_validate(ours) if ours is not None else formats.read(path)
+
+
+def _ours(path: Path) -> Mapping[str, Any] | None:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) and {"cells", "targets", "orch_version"} <= data.keys() else None
+
+
+def _baseline(store: Store, name: str) -> str:
+    found = store.baseline(name)
+    if found is None:
+        known = ", ".join(baseline.name for baseline in store.baselines()) or "none"
+        raise InputError(f"no baseline {name!r} (known: {known})", next_step=f"`orch bench baseline set {name} ID`")
+    return found
+
+
+def write_report(result: Result, path: Path, comparison: Mapping[str, Any] | None = None) -> Path:
+    """The HTML report as a file; its path."""
+    from orchestrator.report.bench import render
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(result.model_dump(mode="json"), comparison), encoding="utf-8")
+    return path
