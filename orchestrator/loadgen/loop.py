@@ -28,9 +28,11 @@ from orchestrator.loadgen.stream import Stream, StreamError, unescaped
 CONNECT_TIMEOUT_NS = 10 * SECOND
 _LOOK_NS = SECOND // 10
 """How often time limits are looked at."""
-_READ = 65_536
+_READ = 16_384
 _UNDERSTAND_NS = 1_000_000
 """For so long at most, answers are worked on before arrivals are read again."""
+_MAX_PIECES = 2_048
+"""With more of them than this it is hopeless to keep up, and memory counts for more than exact times."""
 _SPIN_NS = 1_000_000
 """epoll waits for whole milliseconds; the rest before a planned send is waited for actively."""
 _SO_TIMESTAMPNS = 35
@@ -119,6 +121,7 @@ class Loop:
         self._idle: list[_Connection] = []
         self._unread: deque[_Connection] = deque()
         """Connections with pieces that were read and not understood yet."""
+        self._pieces = 0
         self._stale = 0
         self._timeout_ns, self._stall_ns = int(load.timeout_s * SECOND), int(load.stall_s * SECOND)
         self.in_flight = 0
@@ -174,7 +177,7 @@ class Loop:
             else:
                 self._read(connection)
         if self._unread:
-            self._understand(_time_ns() + _UNDERSTAND_NS)
+            self._understand(_time_ns() + _UNDERSTAND_NS if self._pieces < _MAX_PIECES else sys.maxsize)
         return True
 
     def _read(self, connection: _Connection) -> None:
@@ -204,6 +207,7 @@ class Loop:
         if not connection.pieces:
             self._unread.append(connection)
         connection.pieces.append((piece, at))
+        self._pieces += 1
         connection.last = at
 
     def _understand(self, until: int) -> None:
@@ -211,6 +215,7 @@ class Loop:
         while self._unread:
             connection = self._unread.popleft()
             pieces, connection.pieces = connection.pieces, []
+            self._pieces -= len(pieces)
             for piece, at in pieces:
                 if connection.sock.fileno() < 0:
                     break
