@@ -86,6 +86,12 @@ def died_of(code: int) -> str:
     return f"exit code {code}"
 
 
+def started_at(pid: int) -> str | None:
+    """When a process began, in words that only that process has together with its pid; None when there is none."""
+    shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True)
+    return shown.stdout.strip() or None
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on now."""
     with socket.socket() as probe:

@@ -130,13 +130,17 @@ def resume(run: RunId, detach: Detach = False) -> None:
 
 @app.command()
 def down() -> None:
-    """Stop the local Ray and all that it runs: stages, engines and the gateway. Nothing stored is lost."""
-    from orchestrator.controller import runs
+    """Stop the scheduler, and the local Ray with all that it runs: stages, engines and the gateway. Nothing is lost."""
+    from orchestrator.controller import runs, schedule
     from orchestrator.store.store import Store
 
     store = Store(home())
+    scheduler = schedule.stop(store.home)  # first: it must not start anything again
     stopped = runs.stop_everything(store)
-    print("stopped; `orch serve up SERVICE` serves again" if stopped else "nothing was running")
+    if scheduler:
+        print("the scheduler is stopped; `orch schedule serve -d` starts it again")
+    if stopped or not scheduler:
+        print("stopped; `orch serve up SERVICE` serves again" if stopped else "nothing was running")
 
 
 def _planned(recipe: Path, overrides: list[str] | None, cluster: Path | None) -> Any:

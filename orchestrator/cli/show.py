@@ -85,7 +85,7 @@ def reused(found: Plan, store: Store) -> None:
 def ended(store: Store, run: str) -> None:
     """How a run ended, and where to look."""
     found, out = store.run(run), console()
-    took = f" in {_duration(found.ended - found.started)}" if found.ended and found.started else ""
+    took = f" in {duration(found.ended - found.started)}" if found.ended and found.started else ""
     out.print(f"[bold]{run}[/] {found.state}{took}")
     _outcome(store, run)
 
@@ -149,7 +149,7 @@ def status(store: Store, *, as_json: bool) -> None:
     table = Table("run", "state", "started", "by", "", box=None, padding=(0, 2, 0, 0))
     for found in runs:
         waiting = next((row.stage for row in store.stage_runs(found.id) if row.state in ("running", "failed")), "")
-        table.add_row(found.id, found.state, _when(found.created), found.owner, waiting)
+        table.add_row(found.id, found.state, when(found.created), found.owner, waiting)
     if runs:
         out.print(table)
 
@@ -164,14 +164,14 @@ def releases(store: Store, service: str | None, *, as_json: bool) -> None:
         current = store.service(name).current
         table = Table("release", "state", "made by", "created", "", box=None, padding=(0, 2, 0, 0))
         for release in store.releases(name):
-            table.add_row(release.name, release.state, release.run, _when(release.created), _role(release, current))
+            table.add_row(release.name, release.state, release.run, when(release.created), _role(release, current))
         console().print(table)
         for event in store.events(service=name):
             if event.kind in ("release.promoted", "release.rolled_back"):
                 data = event.data
                 reason = f": {escape(data['reason'])}" if data["reason"] else ""
                 what = f"{event.kind.split('.')[1].replace('_', ' ')} to {name}@{data['release']}"
-                console().print(f"  {_when(event.time)}  {what} by {event.who}{reason}")
+                console().print(f"  {when(event.time)}  {what} by {event.who}{reason}")
     if not names:
         console().print("nothing has been released yet")
 
@@ -198,7 +198,7 @@ def seconds(row: StageRun) -> str:
     """How long a stage took, or takes so far."""
     if row.started is None or row.state == "pending":
         return ""
-    return _duration((row.ended or time.time()) - row.started)
+    return duration((row.ended or time.time()) - row.started)
 
 
 def _role(release: Release, current: int | None) -> str:
@@ -207,10 +207,12 @@ def _role(release: Release, current: int | None) -> str:
     return "rolled back from" if release.withdrawn else ""
 
 
-def _duration(amount: float) -> str:
+def duration(amount: float) -> str:
+    """Seconds, or minutes and seconds."""
     minutes, rest = divmod(amount, 60)
     return f"{minutes:.0f} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
 
 
-def _when(moment: float) -> str:
+def when(moment: float) -> str:
+    """A local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))

@@ -41,7 +41,7 @@ def next_tick(cron: str, timezone: str, after: float) -> float:
 
     Raises InputError for an expression or a time zone that is none, and for a time that never comes (30 February).
     """
-    from croniter import CroniterBadDateError, croniter  # type: ignore[import-untyped]  # 0.1 s
+    from croniter import CroniterBadDateError, croniter  # 0.1 s
 
     zone, fields = _zone(timezone), _fields(cron)
     found = croniter(" ".join(fields), datetime.fromtimestamp(after, zone))

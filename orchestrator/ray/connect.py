@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from orchestrator.errors import InfrastructureError
-from orchestrator.processes import free_port
+from orchestrator.processes import free_port, started_at
 
 NAMESPACE = "orch"
 _OBJECT_STORE_BYTES = 100_000_000  # only small values pass through Ray: artifacts are files
@@ -58,7 +58,7 @@ def _start_head(home: Path, num_cpus: int) -> str:
             env={**os.environ, **environment},
         )  # fmt: skip
     address = f"127.0.0.1:{port}"
-    described = {"address": address, "pid": head.pid, "started": _started(head.pid)}
+    described = {"address": address, "pid": head.pid, "started": started_at(head.pid)}
     (home / "ray.json").write_text(json.dumps(described))
     _wait_until_up(head, address, log)
     return address
@@ -70,7 +70,7 @@ def stop_head(home: Path) -> bool:
     if found is None:
         return False
     (home / "ray.json").unlink(missing_ok=True)
-    if _started(found["pid"]) != found["started"]:  # after a reboot the pid is somebody else's
+    if started_at(found["pid"]) != found["started"]:  # after a reboot the pid is somebody else's
         return False
     with contextlib.suppress(ProcessLookupError):
         os.kill(found["pid"], signal.SIGTERM)
@@ -118,12 +118,6 @@ def _description(home: Path) -> dict[str, Any] | None:
         return found
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-
-
-def _started(pid: int) -> str | None:
-    """When a process began, in words that only that process has together with its pid; None when there is none."""
-    shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True)
-    return shown.stdout.strip() or None
 
 
 def _listens(address: str) -> bool:

@@ -7,7 +7,7 @@ this one, so that a tick is never run twice, whoever dies when.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from orchestrator.errors import InputError
 from orchestrator.plugins import nearest
@@ -115,7 +115,13 @@ class Schedules:
             query = query.where(_RUNS.c.schedule == name)
         return [ScheduleRun(**row) for row in self._db.rows(query)]
 
-    def _insert(self, connection: Any, name: str, tick: float, state: str, reason: str | None) -> None:
+    def last_runs(self) -> dict[str, ScheduleRun]:
+        """What became of the newest tick of every schedule, by its name."""
+        newest = select(func.max(_RUNS.c.id)).group_by(_RUNS.c.schedule)
+        rows = self._db.rows(select(_RUNS).where(_RUNS.c.id.in_(newest)))
+        return {row["schedule"]: ScheduleRun(**row) for row in rows}
+
+    def _insert(self, connection: Connection, name: str, tick: float, state: str, reason: str | None) -> None:
         row = {"schedule": name, "tick": tick, "state": state, "reason": reason}
         connection.execute(insert(_RUNS).values(**row))
         self._db.event(connection, f"schedule.{state}", data=row)
