@@ -2,6 +2,7 @@
 
 import json
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,7 +87,7 @@ def _stream(prompt_tokens: int) -> bytes:
 
 
 @contextmanager
-def serving(api: FakeApi) -> Iterator[FakeApi]:
+def serving(api: FakeApi, tls: ssl.SSLContext | None = None) -> Iterator[FakeApi]:
     """Serves it on loopback; `api.url` is its base URL."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -116,7 +117,9 @@ def serving(api: FakeApi) -> Iterator[FakeApi]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    api.url = f"http://127.0.0.1:{server.server_address[1]}{api.root}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    api.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}{api.root}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

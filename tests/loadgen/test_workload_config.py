@@ -146,6 +146,12 @@ def test_the_files_that_it_reads_are_listed():
     assert list(workload(dataset="a.jsonl").files()) == ["a.jsonl"]
 
 
+def test_the_schema_knows_the_short_spellings():
+    schema = Workload.model_json_schema()["$defs"]
+    assert schema["Arrivals"]["anyOf"][0] == {"enum": ["poisson", "constant"]}
+    assert schema["Distribution_Tokens_"]["anyOf"][0] == {"type": ["number", "string"]}
+
+
 def test_every_setting_has_a_sentence_of_help():
     schema = Workload.model_json_schema()
     assert all(field.get("description") for field in schema["properties"].values())

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import core_schema
 
 from orchestrator.config import Model
 from orchestrator.errors import InputError
@@ -78,6 +79,12 @@ class Distribution(Model, Generic[N]):
         if self.uniform is not None and self.uniform[0] > self.uniform[1]:
             raise ValueError(f"uniform goes from the smaller to the larger value, not from {self.uniform[0]}")
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"type": ["number", "string"]}, handler(schema)]}
 
     @property
     def least(self) -> float:

@@ -4,7 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import core_schema
 
 from orchestrator.config import Model
 from orchestrator.loadgen.workload.distributions import Distribution
@@ -87,6 +95,12 @@ class Arrivals(Model):
         if sum(given is not None for given in (self.kind, self.gamma, self.bursts)) != 1:
             raise ValueError("give one of poisson, constant, {gamma: {cv: 2}} and {bursts: {on: 2s, off: 8s}}")
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"enum": ["poisson", "constant"]}, handler(schema)]}
 
     def __str__(self) -> str:
         if self.gamma is not None:
