@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -35,13 +36,9 @@ def schedules(store: Store, scheduler: int | None, *, as_json: bool) -> None:
     if not found:
         out.print('nothing is scheduled; `orch schedule add RECIPE --cron "0 3 * * *"` runs a benchmark each night')
         return
-    table = Table("schedule", "cron", "next", "last", "command", "told", box=None, padding=(0, 2, 0, 0))
     for schedule in found:
-        cron = f"{schedule.cron} [dim]{schedule.timezone}[/]"
-        upcoming = "[yellow]paused[/]" if schedule.paused else _local(schedule, schedule.next_tick)
-        told = webhook.redacted(schedule.webhook.get_secret_value()) if schedule.webhook else ""
-        table.add_row(schedule.name, cron, upcoming, _last(last.get(schedule.name)), escape(_command(schedule)), told)
-    out.print(table)
+        for line in _block(schedule, last.get(schedule.name)):
+            out.print(line, soft_wrap=True)
     if scheduler is None:
         out.print("[red]no scheduler runs[/]; `orch schedule serve -d` starts it")
     else:
@@ -78,8 +75,18 @@ def _command(schedule: Schedule) -> str:
     return " ".join(["orch", *schedule.command])
 
 
-def _last(run: ScheduleRun | None) -> str:
-    return f"{_state(run)} {when(run.tick)}" if run else "[dim]not yet[/]"
+def _block(schedule: Schedule, last: ScheduleRun | None) -> Iterator[str]:
+    yield f"[bold]{schedule.name}[/]  {escape(schedule.cron)}  {schedule.timezone}"
+    yield f"  next   {'[yellow]paused[/]' if schedule.paused else _local(schedule, schedule.next_tick)}"
+    yield f"  last   {_last(last) if last else 'not yet'}"
+    yield f"  runs   {escape(_command(schedule))}"
+    if schedule.webhook:
+        yield f"  tells  {webhook.redacted(schedule.webhook.get_secret_value())}"
+
+
+def _last(run: ScheduleRun) -> str:
+    reason = f", {escape(run.reason)}" if run.reason else ""
+    return f"{when(run.tick)} {_state(run)}{reason}"
 
 
 def _state(run: ScheduleRun) -> str:

@@ -35,8 +35,8 @@ class Schedules:
                     next_step=f"`orch schedule rm {schedule.name}` first, or another --name",
                 )
             connection.execute(insert(_TABLE).values(**row))
-            told = schedule.model_dump(mode="json", include={"cron", "timezone", "command"})
-            self._db.event(connection, "schedule.added", data={"schedule": schedule.name, **told})
+            told = {"schedule": schedule.name, "cron": schedule.cron, "timezone": schedule.timezone}
+            self._db.event(connection, "schedule.added", data=told)
 
     def find(self, name: str) -> Schedule:
         """Raises InputError with the nearest name when there is none."""
