@@ -2,7 +2,7 @@
 
    cc -O2 -o mock_server mock_server.c
    ./mock_server [--port N] [--ttft-ms X] [--itl-ms X] [--unlimited] [--tokens N] [--model NAME] [--log FILE]
-                 [--stall REQUESTS,SECONDS] [--header "Name: value"]
+                 [--stall REQUESTS,SECONDS] [--header "Name: value"] [--shared]
 
    One thread, epoll. A token is one chunk of the stream, one HTTP chunk and one send(), as vLLM makes them: chat streams
    begin with a role chunk, which goes out with the headers right before the first token; the last token carries the
@@ -12,6 +12,7 @@
    the same number is in the chunks' id and in the header x-mock-request.
 
    `--stall 800,2`: when 800 requests have arrived, the process does nothing at all for 2 s.
+   `--shared`: several of these processes may have the same port; the kernel spreads the connections over them.
 
    The log holds, for each completion request, in the order in which they ended (struct entry, then the tokens' times):
    the kernel's receive timestamps of its first and last byte, and the time right before each token's send. All times
@@ -49,7 +50,7 @@
 
 static int port = 0;
 static int64_t ttft_ns = 50000000, itl_ns = 10000000;
-static bool unlimited = false;
+static bool unlimited = false, shared = false;
 static int default_tokens = 128;
 static const char *model = "mock-model";
 static const char *extra_header = "";
@@ -728,6 +729,7 @@ static void listen_on(void) {
     socklen_t length = sizeof address;
     listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     setsockopt(listen_fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (shared) setsockopt(listen_fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
     setsockopt(listen_fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on); /* connections inherit it, with no packet missed */
     if (bind(listen_fd, (struct sockaddr *)&address, sizeof address) || listen(listen_fd, 16384)) die("bind");
     getsockname(listen_fd, (struct sockaddr *)&address, &length);
@@ -741,8 +743,8 @@ static void listen_on(void) {
 static void options(int count, char **values) {
     for (int i = 1; i < count; i++) {
         const char *name = values[i];
-        if (!strcmp(name, "--unlimited")) {
-            unlimited = true;
+        if (!strcmp(name, "--unlimited") || !strcmp(name, "--shared")) {
+            *(name[2] == 'u' ? &unlimited : &shared) = true;
             continue;
         }
         if (i + 1 == count) fprintf(stderr, "%s: unknown, or lacks a value\n", name), exit(2);

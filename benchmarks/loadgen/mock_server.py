@@ -53,8 +53,8 @@ class Answer:
 
     @property
     def ttft_ns(self) -> int:
-        """From the arrival of the request's first byte to the send of its first token."""
-        return self.times[0] - self.first_ns
+        """From the arrival of the complete request to the send of its first token."""
+        return self.times[0] - self.last_ns
 
     @property
     def itl_ns(self) -> list[int]:
