@@ -58,6 +58,47 @@ def report(
     print(bench_results.write_report(found.result, html or found.folder / "report.html"))
 
 
+@bench.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="Id, latest, baseline:NAME, or a file; @TARGET for one of it.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What is compared with A, in the same way.")],
+    fail_on_regression: Annotated[
+        str | None, typer.Option("--fail-on-regression", help="Exit code 4 where B is worse by this share, such as 5%.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the report of B, with the comparison.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare benchmark B with A: "B is 12 % [9, 15] slower in TTFT p95", by a bootstrap over paired prompts."""
+    from orchestrator.cli import bench_after, bench_options, bench_results, bench_show
+    from orchestrator.store.store import Store
+
+    limit = bench_options.percent("--fail-on-regression", fail_on_regression) if fail_on_regression else None
+    store = Store(home())
+    ours, theirs = bench_results.find(store, a), bench_results.find(store, b)
+    found = bench_results.compared(ours, theirs)
+    if as_json:
+        print(found.model_dump_json(indent=2))
+    else:
+        bench_show.comparison(found.model_dump(mode="json"))
+    if html is not None:
+        print(bench_results.write_report(theirs.result, html, found))
+    bench_after.gate(found, limit, ours.result.id)
+
+
+@bench.command()
+def export(
+    wanted: Wanted,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
+    form: Annotated[str, typer.Option("--format", help="guidellm, aiperf, vllm_bench, csv or json.")],
+) -> None:
+    """Write a benchmark in the format of another tool."""
+    from orchestrator.cli import bench_results
+    from orchestrator.store.store import Store
+
+    for path in bench_results.export(bench_results.find(Store(home()), wanted), form, out):
+        print(path)
+
+
 @bench.command("import")
 def import_(file: Annotated[Path, typer.Argument(metavar="FILE", help="Result of another tool, or of ours.")]) -> None:
     """Keep a result of GuideLLM, AIPerf or vllm bench, so that it can be shown and compared."""

@@ -56,7 +56,7 @@ class View:
         self._so_far: dict[str, Any] = {"targets": targets, "slo": slo, "cells": []}
         self._current: Current | None = None
         self._seconds: list[float] = []
-        self._live = Live(console=console, refresh_per_second=6) if console.is_terminal else None
+        self._live = Live(console=console, refresh_per_second=6, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Self:
         if self._live:
@@ -65,9 +65,10 @@ class View:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._live:
-            self._current = None
-            self._live.update(self.picture())
             self._live.stop()
+            if kind is not None:  # no table of the whole result will follow
+                self._current = None
+                self._console.print(self.picture())
 
     def started(self, name: str, place: int, total: int | None, duration_s: float | None) -> None:
         """A cell begins."""

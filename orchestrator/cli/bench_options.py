@@ -7,13 +7,44 @@
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.errors import InputError
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 T = TypeVar("T", int, float)
+M = TypeVar("M", bound="BaseModel")
 _LIMITS = ("ttft", "itl", "tpot", "e2e")
 _LENGTHS = "512, 100-500, lognormal:400,0.8 (median, sigma) or file:lengths.txt"
+_OPTIONS = {
+    "dataset": "--prompts",
+    "request_rate": "--rate",
+    "num_requests": "--requests",
+    "request_timeout": "--timeout",
+}
+"""Fields whose option has another name, and models that are one option."""
+_FLAGS = {
+    *("--prompts", "--trace", "--trace-speed", "--input-tokens", "--output-tokens", "--shared-prefix", "--turns"),
+    *("--concurrency", "--rate", "--requests", "--timeout", "--slo", "--sweep", "--duration", "--warmup"),
+    *("--warmup-duration", "--workers", "--max-tokens", "--temperature", "--seed"),
+}
+_PLAIN = {
+    "sweep": "sweep",
+    "duration": "duration",
+    "requests": "num_requests",
+    "workers": "workers",
+    "timeout": "request_timeout",
+    "max_tokens": "max_tokens",
+    "temperature": "temperature",
+    "seed": "seed",
+}
+"""Options that are fields of a `SweepPlan` as they are."""
+STREAMS = (1, 8, 32)
+CLOSED_LOOP_S = 15
+"""Of each concurrency where nothing is said about its length: three of them take about a minute."""
 _PREFIX = re.compile(r"(?P<tokens>[^x:]+)(x(?P<count>\d+))?(:(?P<share>.+))?")
 
 
@@ -89,6 +120,48 @@ def percent(option: str, text: str) -> float:
     return value
 
 
+@dataclass(frozen=True)
+class Given:
+    """What was typed, beside the targets."""
+
+    model: str | None
+    api_key: str | None
+    usd_per_hour: float | None
+    name: str | None
+    plan: Mapping[str, Any]
+    """Options about the load, by their names."""
+    workload: Mapping[str, str | None]
+    """Options about what is asked, by their names."""
+
+    @property
+    def chosen(self) -> bool:
+        """Whether any option about the load or the workload was given."""
+        return any(value is not None for value in (*self.workload.values(), *self.plan.values()))
+
+
+def plan(given: Given) -> dict[str, Any]:
+    """The options as the fields of a `SweepPlan`."""
+    options = {name: value for name, value in given.plan.items() if value is not None}
+    found = {field: options[name] for name, field in _PLAIN.items() if name in options}
+    for name, field, kind in (("concurrency", "concurrency", int), ("rate", "request_rate", float)):
+        if name in options:
+            found[field] = numbers("-c" if kind is int else "--rate", options[name], kind)
+    if "slo" in options:
+        found["slo"] = slo(options["slo"])
+    if "warmup" in options:
+        found |= (
+            {"warmup": int(options["warmup"])}
+            if options["warmup"].isdigit()
+            else {"warmup_duration": options["warmup"]}
+        )
+    asked = workload(given.workload)
+    if not options.keys() & {"concurrency", "rate", "sweep"} and "trace" not in asked:
+        found["concurrency"] = list(STREAMS)
+    if "concurrency" in found and "request_rate" not in found and not options.keys() & {"duration", "requests"}:
+        found["duration"] = CLOSED_LOOP_S
+    return {**found, "workload": asked}
+
+
 def workload(options: Mapping[str, str | None]) -> dict[str, Any]:
     """The `workload` section that the options --prompts, --trace, --input-tokens ... describe."""
     given = {name: value for name, value in options.items() if value is not None}
@@ -109,6 +182,27 @@ def workload(options: Mapping[str, str | None]) -> dict[str, Any]:
     if "trace_speed" in given:
         found["trace_speed"] = given["trace_speed"]
     return found
+
+
+def checked(kind: type[M], data: Any) -> M:
+    """The data as a model. Raises InputError that names the options which do not fit."""
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        problems = dict.fromkeys(_problem(kind, detail) for detail in error.errors(include_url=False))
+        raise InputError(
+            "\n".join(problems), next_step="`orch bench run --help` shows how options are written"
+        ) from error
+
+
+def _problem(kind: type[Any], detail: Any) -> str:
+    named = [_OPTIONS.get(part, _flag(part)) for part in detail["loc"] if isinstance(part, str)]
+    known = [name for name in named if name in _FLAGS]
+    where = known[-1] if known else "--slo" if kind.__name__ == "Slo" else "the options"
+    found = "" if detail["type"] == "value_error" else f"; found {detail['input']!r}"
+    return f"{where}: {detail['msg'].removeprefix('Value error, ')}{found}"
 
 
 def _flag(name: str) -> str:

@@ -51,7 +51,8 @@ def _rule(figure: Any, points: Sequence[tuple[float, float]]) -> None:
     low, high = min(point[1] for point in points), max(point[1] for point in points)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = [unit * 10.0**decade for decade in decades for unit in (_UNITS if high < 50 * low else (1, 3))]
-    shown = [step for step in steps if 0.9 * low <= step <= 1.1 * high] or [low, high]
+    shown = [step for step in steps if min(low, high / 2) / 1.1 <= step <= 1.1 * high]
+    figure.ruler("y", "left").lim(math.log10(min(low, high / 2) / 1.1), math.log10(high * 1.1))
     figure.ruler("y", "left").ticks(
         [math.log10(step) for step in shown], [f"{step:,.0f}" if step >= 1 else f"{step:.2g}" for step in shown]
     )

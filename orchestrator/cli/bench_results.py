@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.bench.result import Result
+from orchestrator.bench.compare import Comparison, compare, only
+from orchestrator.bench.result import Cell, Result
 from orchestrator.errors import InputError
+from orchestrator.loadgen import drive
+from orchestrator.loadgen.load import Measurement
 from orchestrator.store.store import Store
 
 
@@ -26,15 +29,25 @@ def folder(home: Path, id: str) -> Path:
 
 
 def find(store: Store, wanted: str) -> Found:
-    """Raises InputError that says what there is."""
+    """Raises InputError that says what there is. `NAME@TARGET` is the part about one target."""
     path = Path(wanted).expanduser()
     if path.is_dir() and (path / "result.json").exists():
         path = path / "result.json"
     if path.is_file():
         return Found(read(path), path.parent)
+    whole, at, target = wanted.partition("@")
+    if at:
+        return _part(find(store, whole), target)
     if wanted.startswith("baseline:"):
         wanted = _baseline(store, wanted.removeprefix("baseline:"))
     return stored(store, wanted)
+
+
+def _part(found: Found, target: str) -> Found:
+    names = [each.name for each in found.result.targets]
+    if target not in names:
+        raise InputError(f"{found.result.id} has no target {target!r}; it has {', '.join(names)}")
+    return Found(only(found.result, target), found.folder)
 
 
 def stored(store: Store, wanted: str) -> Found:
@@ -67,10 +80,22 @@ def _baseline(store: Store, name: str) -> str:
     return found
 
 
-def write_report(result: Result, path: Path, comparison: Mapping[str, Any] | None = None) -> Path:
+def compared(a: Found, b: Found) -> Comparison:
+    """B against A, by their records where both were kept."""
+    folders = {id(found.result): found.folder for found in (a, b)}
+
+    def load(result: Result, cell: Cell) -> Measurement | None:
+        path = folders[id(result)] / cell.records if cell.records else None
+        return drive.load_records(path) if path is not None and path.exists() else None
+
+    return compare(a.result, b.result, load)
+
+
+def write_report(result: Result, path: Path, comparison: Comparison | None = None) -> Path:
     """The HTML report as a file; its path."""
     from orchestrator.report.bench import render
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(result.model_dump(mode="json"), comparison), encoding="utf-8")
+    compared = comparison.model_dump(mode="json") if comparison else None
+    path.write_text(render(result.model_dump(mode="json"), compared), encoding="utf-8")
     return path

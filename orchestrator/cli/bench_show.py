@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.report.comparison import is_shown, is_worse, label
 from orchestrator.report.findings import doubts, findings, load, measured, slo_words, workloads
 from orchestrator.report.render import duration, number
 
@@ -25,10 +26,10 @@ _LATENCIES = (
 _WIDE = 130
 
 
-def console() -> Console:
+def console(*, stderr: bool = False) -> Console:
     """Where tables go; wide enough for a pipe to keep whole lines."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=180)
+    found = Console(highlight=False, stderr=stderr)
+    return found if found.is_terminal else Console(highlight=False, stderr=stderr, width=180)
 
 
 def result(found: Data, *, plot: bool = True) -> None:
@@ -129,6 +130,43 @@ def _plot(out: Console, found: Data, workload: str) -> None:
         out.print()
         out.print(Text.from_ansi(drawn))
         out.print()
+
+
+def comparison(found: Data) -> None:
+    """What changed from A to B, cell by cell; what may be chance on one line."""
+    out = console()
+    out.print(f"\n[bold]B against A, {escape(found['title'])}[/]  {escape(found['pairing'])}")
+    for warning in found["warnings"]:
+        out.print(f"[yellow]warning: {escape(warning)}[/]", soft_wrap=True)
+    for cell in found["cells"]:
+        out.print(f"\n[bold]{escape(cell['name'])}[/]  [dim]{escape(cell['note'])}[/]", soft_wrap=True)
+        for words in _changes(cell):
+            out.print(f"  {words}", soft_wrap=True)
+    for name in found["unmatched"]:
+        out.print(f"[dim]not compared: {escape(name)}[/]")
+
+
+def _changes(cell: Data) -> Iterator[str]:
+    if cell["failed"]:
+        yield f"[red]failed in B[/]: {escape(cell['failed'])}"
+    for warning in cell["warnings"]:
+        yield f"[yellow]warning: {escape(warning)}[/]"
+    for change in cell["changes"]:
+        if is_shown(change):
+            yield f"[{'red' if is_worse(change) else 'green'}]{escape(change['verdict'])}[/]"
+    if cell["errors"] and cell["errors"]["failed_a"] + cell["errors"]["failed_b"]:
+        yield escape(cell["errors"]["verdict"])
+    for title, rest in (("no difference shown", True), ("too few requests to tell from chance", False)):
+        names = [
+            _unclear(change) for change in cell["changes"] if not is_shown(change) and bool(change["interval"]) is rest
+        ]
+        if names:
+            yield f"[dim]{title}: {escape(', '.join(names))}[/]"
+
+
+def _unclear(change: Data) -> str:
+    between = f" [{100 * change['interval'][0]:.0f}, {100 * change['interval'][1]:.0f}]" if change["interval"] else ""
+    return f"{label(change['metric'])} {100 * change['change']:+.1f} %{between}"
 
 
 def listing(results: Sequence[Data], baselines: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.report import bench_charts as charts
 from orchestrator.report import strips
 from orchestrator.report.bench_charts import Distribution, Line, Point
+from orchestrator.report.comparison import view
 from orchestrator.report.findings import Data, doubts, findings, load, measured, slo_words, workloads
 from orchestrator.report.render import duration, moment, number, page
 from orchestrator.report.strips import Panel, Points
@@ -51,7 +52,7 @@ def render(result: Data, comparison: Data | None = None) -> str:
         clients=[
             (cell, load(cell), cell["summary"]["client"]) for cell in measured(result) if cell["summary"]["client"]
         ],
-        comparison=comparison,
+        comparison=view(comparison) if comparison else None,
         created=moment(result["created"]),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.report.charts import BASE, INK, LINE, MUTED, SERIES, chart
+from orchestrator.report.charts import BAD, BASE, GOOD, INK, MUTED, SERIES, chart
 
 Interval = tuple[float, float]
 _CURVE = (4.9, 3.3)
@@ -151,22 +151,35 @@ def distributions(name: str, rows: Sequence[Distribution], *, x: str) -> str:
     return chart(name, (4.9, 0.75 + 0.26 * len(rows)), draw)
 
 
-def differences(name: str, rows: Mapping[str, tuple[float, float, float]]) -> str:
-    """Relative change of each metric with its interval, (change, low, high) as shares; zero is no change."""
+@dataclass(frozen=True)
+class Difference:
+    """A relative change: 0.05 is 5 % more."""
+
+    change: float
+    interval: Interval | None
+    tone: str
+    """good, bad or unclear."""
+
+
+def differences(name: str, rows: Mapping[str, Difference]) -> str:
+    """A row for each change, with its interval; zero is no change."""
 
     def draw(axes: Any) -> None:
-        for place, (change, low, high) in enumerate(rows.values()):
-            certain = low > 0 or high < 0
-            axes.hlines(place, 100 * low, 100 * high, color=INK if certain else BASE, linewidth=2)
-            axes.plot([100 * change], [place], marker="o", color=INK if certain else BASE, markersize=6)
-        axes.axvline(0, color=LINE, linewidth=1.5)
+        for place, row in enumerate(rows.values()):
+            colour = {"good": GOOD, "bad": BAD}.get(row.tone, BASE)
+            if row.interval is not None:
+                axes.hlines(place, 100 * row.interval[0], 100 * row.interval[1], color=colour, linewidth=2.2)
+            axes.plot([100 * row.change], [place], marker="o", color=colour, markersize=6)
+        axes.axvline(0, color=MUTED, linewidth=1.2)
         axes.set_yticks(range(len(rows)), list(rows))
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("change, %")
+        widest = max(abs(end) for row in rows.values() for end in (row.change, *(row.interval or ())))
+        axes.set_xlim(-105 * max(widest, 0.01), 105 * max(widest, 0.01))
 
-    return chart(name, (6.4, 0.75 + 0.3 * len(rows)), draw)
+    return chart(name, (5.2, 0.75 + 0.3 * len(rows)), draw)
 
 
 def _colour(number: int) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 # matplotlib wants real colours; each of these stands for a variable of the page
 _VARIABLES = {"#010101": "--ink", "#020202": "--muted", "#030303": "--line", "#040404": "--accent", "#050505": "--base"}
 INK, MUTED, LINE, ACCENT, BASE = _VARIABLES
+GOOD, BAD = "#060101", "#060102"
+_VARIABLES |= {GOOD: "--good", BAD: "--bad"}
 SERIES = tuple(f"#0602{number:02d}" for number in range(8))
 """One colour for each thing that is compared, --s0 to --s7."""
 _VARIABLES |= {colour: f"--s{number}" for number, colour in enumerate(SERIES)}
