@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -59,10 +59,12 @@ def add(
     from orchestrator.store.store import Store
 
     store = Store(home())
+    arguments = schedule.arguments(command, target, extra or [], store.home)
+    _check_parses(arguments)
     made = schedule.add(
         store,
         name or schedule.name_of(target),
-        schedule.arguments(command, target, extra or [], store.home),
+        arguments,
         cron=cron,
         timezone=timezone or ticks.local_zone(),
         cwd=Path.cwd(),
@@ -154,6 +156,15 @@ def serve(detach: Detach = False) -> None:
     _say(f"scheduler of {home()}")
     schedule.serve(Store(home()), stop=lambda: bool(stopped), say=_say)
     _say("the scheduler has ended")
+
+
+def _check_parses(arguments: list[str]) -> None:
+    """A misspelt option is a usage error now, not tonight."""
+    found: Any = typer.main.get_command(app)
+    words = list(arguments)
+    while hasattr(found, "commands"):
+        found = found.commands[words.pop(0)]
+    found.make_context(" ".join(["orch", *arguments[: -len(words)]]), words)
 
 
 def _say(line: str) -> None:

@@ -83,6 +83,16 @@ def test_bad_input_is_one_error_and_starts_nothing(
     assert _listed(orch) == {"scheduler": None, "schedules": []}
 
 
+def test_a_misspelt_option_of_the_command_is_refused_now_and_not_tonight(orch: Orch) -> None:
+    done = orch(
+        "schedule", "add", "recipes/quickstart.yaml", "--cron", "@daily", "--command", "run", "--", "--froce", "x"
+    )
+    assert done.returncode == 2
+    assert "--froce" in done.stderr
+    assert "orch run" in done.stderr
+    assert _listed(orch) == {"scheduler": None, "schedules": []}
+
+
 def test_a_recipe_without_a_benchmark_is_refused(orch: Orch, tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text(
         "name: only\nbase_model: ./m\ndatasets: [{path: a.jsonl, type: chat}]\ntrain: {adapter: lora}\n"
@@ -105,7 +115,7 @@ def test_a_schedule_from_its_beginning_to_its_end(scheduling: Orch, tmp_path: Pa
         added = orch(
             *("schedule", "add", "recipes/quickstart.yaml", "--cron", "0 3 * * *", "--timezone", "Europe/Berlin"),
             *("--webhook", receiver.url, "--missed", "run-once", "--command", "run"),
-            *("--", "--no-such-option"),
+            *("--", "train.nothing=1"),
         )
         assert added.returncode == 0, added.stderr
         assert "03:00 (Europe/Berlin)" in added.stdout
@@ -115,7 +125,7 @@ def test_a_schedule_from_its_beginning_to_its_end(scheduling: Orch, tmp_path: Pa
         listed = _listed(orch)
         assert listed["scheduler"] is not None
         [kept] = listed["schedules"]
-        assert kept["command"] == ["run", "recipes/quickstart.yaml", "--no-such-option"]
+        assert kept["command"] == ["run", "recipes/quickstart.yaml", "train.nothing=1"]
         assert (kept["missed"], kept["overlap"], kept["last"]) == ("run_once", "skip", None)
         assert kept["webhook"].endswith("/…")
 
@@ -129,7 +139,7 @@ def test_a_schedule_from_its_beginning_to_its_end(scheduling: Orch, tmp_path: Pa
 
         run = _until(ended)
         assert (run["state"], run["exit_code"]) == ("failed", 2)
-        assert "--no-such-option" in Path(run["log"]).read_text()
+        assert "train.nothing" in Path(run["log"]).read_text()
         assert run["log"].startswith(str(tmp_path / "home" / "schedules" / "quickstart"))
     assert [body["event"] for _, _, body in receiver.requests] == ["schedule.failed"]
 
