@@ -22,6 +22,10 @@ from orchestrator.digests import digest_value
 from orchestrator.loadgen.workload.spec import Workload
 from orchestrator.units import Seconds
 
+_NOT_OF_A_CELL = {
+    *("workload", "workloads", "concurrency", "request_rate", "sweep", "max_trials", "max_errors", "cell_timeout")
+}
+"""Settings that leave the numbers of a finished cell as they are, or that a cell has of its own."""
 DURATION_S = 60.0
 """Of an open loop, where nothing else is said."""
 LEAST_ARRIVALS = 64
@@ -153,12 +157,12 @@ def cell(
     repeat: int = 0,
 ) -> CellPlan:
     """A cell with its id; `repeat` tells several of the same load apart."""
-    shared = plan.model_dump(mode="json", exclude={"workload", "workloads", "concurrency", "request_rate", "sweep"})
+    shared = plan.model_dump(mode="json", include=set(SweepPlan.model_fields) - _NOT_OF_A_CELL)
     made_of = {
         "target": target,
         "workload": workload.model_dump(mode="json"),
         "load": [concurrency, rate, repeat],
-        **{name: value for name, value in shared.items() if name not in ("max_trials", "max_errors", "cell_timeout")},
+        **shared,
     }
     return CellPlan(digest_value(made_of)[:16], target, workload, concurrency, rate)
 

@@ -63,7 +63,8 @@ def _words(event: Event) -> str:
         return f"gate {data['gate']['on']} = {data['value']:.4g} {mark}"
     if event.kind == "level":
         ttft = f"TTFT p95 {1000 * data['ttft_p95']:.1f} ms, " if "ttft_p95" in data else ""
-        return f"{data['concurrency']} streams: {ttft}{data['tokens_per_s']:,.0f} tokens/s, {data['errors']} errors"
+        what = f"{data['target']}, {data['load']}" if "load" in data else f"{data['concurrency']} streams"
+        return f"{what}: {ttft}{data['tokens_per_s']:,.0f} tokens/s, {data['errors']} errors"
     if event.kind == "pid":
         return f"worker process {data['pid']}"
     about = f" {event.service}@{data['release']}" if event.service else ""

@@ -8,7 +8,7 @@ from pydantic import Field
 from orchestrator import gpus
 from orchestrator.config import Model
 from orchestrator.documents import read
-from orchestrator.units import Bytes
+from orchestrator.units import Bytes, Usd
 from orchestrator.validation import validate
 
 
@@ -25,6 +25,10 @@ class NodePool(Model):
     """Kind of its accelerators, such as H100, A100-80GB or MI300X; absent on a CPU node."""
     accelerators: int = Field(0, ge=0)
     """Accelerators of one node."""
+    usd_per_hour: Usd | None = None
+    """Price of one node for an hour; without it no $ per million tokens is given."""
+    price_source: str | None = None
+    """Where the price comes from, such as `list price of ..., 2026-11-01`; stands beside every price in a report."""
 
 
 class Cluster(Model):
@@ -43,6 +47,17 @@ class Cluster(Model):
             if pool.accelerator:
                 found[pool.accelerator] = max(found.get(pool.accelerator, 0), pool.accelerators)
         return found
+
+    def price(self, accelerator: str | None, count: float) -> tuple[float | None, str | None]:
+        """($ per hour, source) of so many accelerators of a node, or of a whole node without any; None: not known.
+
+        A part of a node costs its share of the node's price.
+        """
+        pools = [pool for pool in self.nodes if accelerator is None or pool.accelerator == accelerator]
+        if not pools or pools[0].usd_per_hour is None:
+            return None, None
+        share = count / pools[0].accelerators if accelerator and count and pools[0].accelerators else 1.0
+        return pools[0].usd_per_hour * share, pools[0].price_source or f"cluster {self.name}"
 
 
 def load_cluster(path: Path | None) -> Cluster:

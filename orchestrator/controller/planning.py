@@ -12,12 +12,13 @@ from orchestrator.clusters.cluster import Cluster
 from orchestrator.config import Model
 from orchestrator.controller.reuse import reusable
 from orchestrator.digests import digest_path, digest_value
+from orchestrator.errors import InputError
 from orchestrator.planner.plan import Gate, Plan, PlannedStage, Resources
 from orchestrator.recipe.load import Loaded
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.recipe.stages import NEEDS, stage_configs
 from orchestrator.stages import prepare
-from orchestrator.stages.base import Outputs
+from orchestrator.stages.base import Outputs, local_path
 from orchestrator.store.store import Store
 
 _PACKAGE = Path(stages.__file__).parent.parent
@@ -33,8 +34,7 @@ def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path) -> Plan
     accelerator, count, obstacles = _accelerator(recipe, cluster)
     planned: list[PlannedStage] = []
     for name, config in stage_configs(recipe).items():
-        if name == "deploy":
-            config = config.model_copy(update={"num_gpus": count})
+        config = config.model_copy(update=_placed(name, cluster, accelerator, count))
         planned.append(_stage(name, config, planned, recipe, cwd, count, store))
     _note_reuse(planned, store)
     return Plan(
@@ -46,12 +46,36 @@ def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path) -> Plan
         stages=planned,
         gates=[Gate(**gate.model_dump()) for gate in recipe.gates],
         service=recipe.serve.service if recipe.serve else None,
-        obstacles=obstacles,
+        obstacles=[*obstacles, *_no_room(planned, cluster, accelerator, count)],
     )
 
 
+def _placed(name: str, cluster: Cluster, accelerator: str | None, count: int) -> dict[str, Any]:
+    """What the choice of the accelerator adds to the configuration of a stage that starts engines."""
+    if name not in ("deploy", "benchmark"):
+        return {}
+    price, source = cluster.price(accelerator, count) if name == "benchmark" else (None, None)
+    return {"num_gpus": count} | ({"usd_per_hour": price, "price_source": source} if name == "benchmark" else {})
+
+
+def _no_room(planned: list[PlannedStage], cluster: Cluster, accelerator: str | None, count: int) -> list[str]:
+    """A benchmark that starts engines of its own does so beside the deployed one."""
+    names = [stage.name for stage in planned if stage.name == "deploy" or stage.resources.num_gpus]
+    have = cluster.accelerators().get(accelerator or "", 0)
+    if not {"deploy", "benchmark"} <= set(names) or have >= 2 * count:
+        return []
+    return [
+        f"the benchmark starts engines beside the deployed one, which takes {accelerator}:{2 * count} on one node;"
+        f" cluster {cluster.name!r} has {accelerator}:{have}"
+    ]
+
+
 def _check_paths(recipe: Recipe, cwd: Path) -> None:
-    prepare.check_exists(recipe.base_model, cwd, "base_model")
+    if recipe.base_model:
+        prepare.check_exists(recipe.base_model, cwd, "base_model")
+    missing = [name for name in _workload_files(recipe) if not local_path(name, cwd).exists()]
+    if missing:
+        raise InputError(f"benchmark: no file {missing[0]} in {cwd}")
     for name, datasets in (("datasets", recipe.datasets), ("test_datasets", recipe.test_datasets)):
         for dataset in datasets:
             prepare.check_exists(dataset, cwd, name)
@@ -81,6 +105,7 @@ def _stage(
     identity = {
         "stage": name,
         "config": _prepare_identity(recipe, cwd) if name == "prepare" else config.model_dump(mode="json"),
+        **({"files": _asked_files(recipe, cwd)} if name == "benchmark" else {}),
         "reads": reads,
         "code": _code(module, config),
         "libraries": {library: _version(library) for library in module.LIBRARIES},
@@ -93,11 +118,21 @@ def _prepare_identity(recipe: Recipe, cwd: Path) -> dict[str, Any]:
     """Contents, not paths: the same data under another name has been prepared before."""
     train = recipe.datasets[0] if recipe.datasets else None
     return {
-        "base_model": prepare.identity(recipe.base_model, cwd, train),
+        "base_model": prepare.identity(recipe.base_model, cwd, train) if recipe.base_model else None,
         "revision": recipe.revision,
         "datasets": [prepare.identity(dataset, cwd) for dataset in recipe.datasets],
         "test_datasets": [prepare.identity(dataset, cwd) for dataset in recipe.test_datasets],
     }
+
+
+def _workload_files(recipe: Recipe) -> list[str]:
+    workloads = recipe.benchmark.asked if recipe.benchmark else []
+    return [name for workload in workloads for name in workload.files()]
+
+
+def _asked_files(recipe: Recipe, cwd: Path) -> dict[str, str]:
+    """Contents of what the workloads read, by the recipe's words for it."""
+    return {name: digest_path(local_path(name, cwd))[0] for name in _workload_files(recipe)}
 
 
 def _code(module: ModuleType, config: Model) -> dict[str, str]:

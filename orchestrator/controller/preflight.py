@@ -24,7 +24,7 @@ def check(recipe: Recipe, plan: Plan, home: Path, cwd: Path) -> None:
             next_step="choose a cluster that has it: `orch run RECIPE -c clusters/h100x8.yaml`",
         )
     _rows(recipe, cwd)
-    if recipe.train and recipe.base_model.path and not recipe.base_model.prepare:
+    if recipe.train and recipe.base_model and recipe.base_model.path and not recipe.base_model.prepare:
         folder = local_path(recipe.base_model.path, cwd)
         if folder.exists():
             train.check_base_model(folder, recipe.train)

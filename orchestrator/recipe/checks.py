@@ -17,7 +17,8 @@ Found = list[tuple[tuple[str | int, ...], str]]
 
 def problems(recipe: Recipe) -> Found:
     """What no single field shows: (where, what) of each contradiction between sections."""
-    return [*_missing_sections(recipe), *_tasks(recipe), *_targets(recipe), *_serve(recipe), *_gates(recipe)]
+    found = (_missing_sections, _tasks, _targets, _serve, _benchmark, _gates)
+    return [problem for check in found for problem in check(recipe)]
 
 
 def _missing_sections(recipe: Recipe) -> Found:
@@ -28,16 +29,26 @@ def _missing_sections(recipe: Recipe) -> Found:
         (recipe.evaluate, "evaluate", "test_datasets"),
         (recipe.export, "export", "train"),
         (recipe.serve, "serve", "export"),
-        (recipe.benchmark, "benchmark", "serve"),
     ]
     found: Found = [
         ((name,), f"needs a {other!r} section")
         for section, name, other in needs
         if section and not getattr(recipe, other)
     ]
-    if recipe.benchmark and not recipe.benchmark.workload.dataset and not recipe.test_datasets:
-        found.append((("benchmark",), "needs a 'test_datasets' section, or prompts under workload.dataset"))
+    if recipe.base_model is None:
+        found += _no_base_model(recipe)
     return found
+
+
+def _no_base_model(recipe: Recipe) -> Found:
+    """Without one a recipe can only benchmark servers that run already."""
+    sections = ("datasets", "test_datasets", "train", "evaluate", "export", "serve")
+    needing = [name for name in sections if getattr(recipe, name)]
+    if needing:
+        return [(("base_model",), f"is missing; {', '.join(needing)} start{'s' if len(needing) == 1 else ''} from it")]
+    if recipe.benchmark is None:
+        return [(("base_model",), "is missing; only a recipe that just benchmarks servers has none")]
+    return []
 
 
 def _tasks(recipe: Recipe) -> Found:
@@ -61,11 +72,41 @@ def _targets(recipe: Recipe) -> Found:
                 found.append((("export", index, "quantization"), support.reason))
         except InputError as error:
             found.append((("export", index, "engine"), error.message))
-    if recipe.benchmark:
-        for index, name in enumerate(recipe.benchmark.targets):
-            if recipe.serve and name != recipe.serve.target:
-                text = f"only serve.target ({recipe.serve.target!r}) can be measured for now; found {name!r}"
-                found.append((("benchmark", "targets", index), text))
+    return found
+
+
+def _benchmark(recipe: Recipe) -> Found:
+    if recipe.benchmark is None:
+        return []
+    names = [target.name for target in recipe.export]
+    found: Found = []
+    if not names and not recipe.benchmark.servers:
+        found.append((("benchmark",), "has nothing to measure: name servers, or export a model"))
+    for index, name in enumerate(recipe.benchmark.targets):
+        key = ("benchmark", "targets", index)
+        if name not in names:
+            found.append((key, f"no export {name!r}; {plugins.nearest(name, names)}"))
+        elif name in recipe.benchmark.targets[:index]:
+            found.append((key, f"{name} is named more than once"))
+    taken = list(names)
+    for index, server in enumerate(recipe.benchmark.servers):
+        if server.name in taken:
+            found.append((("benchmark", "servers", index, "name"), f"two targets are named {server.name!r}"))
+        taken.append(server.name)
+    return [*found, *_benchmark_engine_args(recipe, recipe.benchmark.engine_args)]
+
+
+def _benchmark_engine_args(recipe: Recipe, given: dict[str, dict[str, Any]]) -> Found:
+    engines_of = {target.name: target.engine for target in recipe.export}
+    found: Found = []
+    for name, arguments in given.items():
+        key = ("benchmark", "engine_args", name)
+        if name not in engines_of:
+            found.append((key, f"no export {name!r}; {plugins.nearest(name, list(engines_of))}"))
+        elif recipe.serve and name == recipe.serve.target:
+            found.append((key, f"{name} is deployed, and runs with the engine_args of serve"))
+        else:
+            found += _engine_args(engines_of[name], arguments, key)
     return found
 
 
@@ -76,10 +117,10 @@ def _serve(recipe: Recipe) -> Found:
     if target is None:
         hint = plugins.nearest(recipe.serve.target, [target.name for target in recipe.export])
         return [(("serve", "target"), f"no export {recipe.serve.target!r}; {hint}")]
-    return _engine_args(target.engine, recipe.serve.engine_args)
+    return _engine_args(target.engine, recipe.serve.engine_args, ("serve", "engine_args"))
 
 
-def _engine_args(engine: str, arguments: dict[str, Any]) -> Found:
+def _engine_args(engine: str, arguments: dict[str, Any], key: tuple[str, ...]) -> Found:
     try:
         options = plugins.load(engines, engine).Options
         options(**arguments)
@@ -90,7 +131,7 @@ def _engine_args(engine: str, arguments: dict[str, Any]) -> Found:
         known = sorted(options.model_fields)
         return [
             (
-                ("serve", "engine_args", *detail["loc"]),
+                (*key, *detail["loc"]),
                 f"unknown option of {engine}; {plugins.nearest(str(detail['loc'][-1]), known)}"
                 if detail["type"] == "extra_forbidden"
                 else detail["msg"],

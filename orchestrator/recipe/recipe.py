@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from orchestrator.config import Model, NotAvailable
 from orchestrator.planner.plan import Gate
-from orchestrator.stages.benchmark import Config as Benchmark
+from orchestrator.stages.benchmark import Section as Benchmark
 from orchestrator.stages.deploy import Serve
 from orchestrator.stages.evaluate import Task
 from orchestrator.stages.export import Target
@@ -61,11 +61,14 @@ def _number(value: Any) -> Any:
 
 
 class Recipe(Model):
-    """From data to a released service; every section but the name and the base model is optional."""
+    """From data to a released service; every section but the name is optional.
+
+    A recipe without a base model can only benchmark servers that run already.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the runs of this recipe."""
-    base_model: Source
+    base_model: Source | None = None
     """Hub id, local folder, or {prepare: command}."""
     revision: str | None = None
     """Commit of the hub model; without it, whatever is newest."""
@@ -84,7 +87,7 @@ class Recipe(Model):
     parity: Parity = Parity()
     """How exports are compared with the model as it was trained."""
     benchmark: Benchmark | None = None
-    """Latency and throughput of the deployed release."""
+    """Latency and throughput of the deployed release, of exports and of other servers."""
     gates: list[RecipeGate] = []
     """Limits that must hold before the release is promoted."""
     serve: Serve | None = None

@@ -2,7 +2,7 @@
 
 from orchestrator.config import Model
 from orchestrator.recipe.recipe import Recipe
-from orchestrator.stages import data, deploy, evaluate, export, prepare, promote
+from orchestrator.stages import benchmark, data, deploy, evaluate, export, prepare, promote
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "prepare": (),
@@ -12,7 +12,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "export": ("prepare", "train"),
     "parity": ("prepare", "data", "train", "export"),
     "deploy": ("export",),
-    "benchmark": ("data", "deploy"),
+    "benchmark": ("data", "export", "deploy"),
     "promote": ("evaluate", "parity", "deploy", "benchmark"),
 }
 """The stages whose outputs a stage reads: its digest contains theirs."""
@@ -20,14 +20,14 @@ NEEDS: dict[str, tuple[str, ...]] = {
 
 def stage_configs(recipe: Recipe) -> dict[str, Model]:
     """Stage name -> its configuration, in the order of execution."""
-    found: dict[str, Model] = {
-        "prepare": prepare.Config(
+    found: dict[str, Model] = {}
+    if recipe.base_model:
+        found["prepare"] = prepare.Config(
             base_model=recipe.base_model,
             revision=recipe.revision,
             datasets=recipe.datasets,
             test_datasets=recipe.test_datasets,
         )
-    }
     if recipe.datasets:
         length = {"sequence_len": recipe.train.sequence_len} if recipe.train else {}
         found["data"] = data.Config(allow_leakage=recipe.allow_leakage, **length)
@@ -40,14 +40,25 @@ def stage_configs(recipe: Recipe) -> dict[str, Model]:
     if recipe.export and recipe.test_datasets:
         found["parity"] = recipe.parity
     if recipe.serve:
-        found |= _serving(recipe, recipe.serve)
+        engine = next((target.engine for target in recipe.export if target.name == recipe.serve.target), "")
+        found["deploy"] = deploy.Config(**recipe.serve.model_dump(), engine=engine)
+    if recipe.benchmark:
+        found["benchmark"] = _benchmark(recipe, recipe.benchmark)
+    if recipe.serve:
+        gates = [gate.model_dump() for gate in recipe.gates]
+        found["promote"] = promote.Config.model_validate({"service": recipe.serve.service, "gates": gates})
     return found
 
 
-def _serving(recipe: Recipe, serve: deploy.Serve) -> dict[str, Model]:
-    engine = next((target.engine for target in recipe.export if target.name == serve.target), "")
-    found: dict[str, Model] = {"deploy": deploy.Config(**serve.model_dump(), engine=engine)}
-    if recipe.benchmark:
-        found["benchmark"] = recipe.benchmark
-    gates = [gate.model_dump() for gate in recipe.gates]
-    return found | {"promote": promote.Config.model_validate({"service": serve.service, "gates": gates})}
+def _benchmark(recipe: Recipe, section: benchmark.Section) -> benchmark.Config:
+    """The section, with the targets that it stands for and the options of their engines."""
+    serve, engines = recipe.serve, {target.name: target.engine for target in recipe.export}
+    default = [serve.target] if serve else list(engines)
+    served = engines.get(serve.target) if serve else None
+    alike = {name: serve.engine_args for name, engine in engines.items() if serve and engine == served}
+    targets = section.targets or default
+    arguments = {name: {**alike, **section.engine_args}.get(name, {}) for name in targets}
+    return benchmark.Config.model_validate(
+        section.model_dump(exclude_unset=True)
+        | {"targets": targets, "engine_args": arguments, "deployed": serve.target if serve else None}
+    )

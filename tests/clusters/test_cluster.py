@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.clusters.cluster import load_cluster
+from orchestrator.clusters.cluster import Cluster, NodePool, load_cluster
 from orchestrator.errors import RecipeError
+from orchestrator.units import Usd
 
 
 def test_a_cluster_names_the_most_accelerators_that_one_node_has(tmp_path: Path) -> None:
@@ -29,3 +30,15 @@ def test_this_machine_is_a_cluster_of_one_node() -> None:
     found = load_cluster(None)
     assert found.address == "local"
     assert [pool.cpus > 0 for pool in found.nodes] == [True]
+
+
+def test_accelerators_cost_their_share_of_the_node_and_an_unknown_price_stays_unknown(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    h100 = "{cpus: 8, accelerator: H100, accelerators: 8, usd_per_hour: $16, price_source: contract}"
+    file.write_text(f"name: lab\naddress: 10.0.0.1:6379\nnodes: [{h100}, {{cpus: 4}}]\n")
+    cluster = load_cluster(file)
+    assert cluster.price("H100", 2) == (4.0, "contract")
+    assert cluster.price(None, 0) == (16.0, "contract"), "without accelerators an engine has the whole node"
+    assert cluster.price("MI300X", 1) == (None, None)
+    assert Cluster(name="here", nodes=[NodePool(cpus=2)]).price(None, 0) == (None, None)
+    assert Cluster(name="here", nodes=[NodePool(cpus=2, usd_per_hour=Usd(0.5))]).price(None, 0) == (0.5, "cluster here")

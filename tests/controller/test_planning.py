@@ -1,6 +1,7 @@
 """Every recipe plans on every cluster; a digest changes with what a stage reads and with nothing else."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from orchestrator.errors import InputError
 from orchestrator.planner.plan import Plan
 from orchestrator.recipe.load import load_recipe
 from orchestrator.store.store import Store
+from orchestrator.units import Usd
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -31,7 +33,8 @@ def _changed(home: Path, *overrides: str) -> list[str]:
 @pytest.mark.parametrize("cluster", CLUSTERS, ids=lambda path: path.stem)
 def test_every_recipe_plans_on_every_cluster(recipe: Path, cluster: Path, tmp_path: Path) -> None:
     found = _plan(tmp_path, recipe, cluster=load_cluster(cluster))
-    assert [stage.name for stage in found.stages][:2] == ["prepare", "data"]
+    names = [stage.name for stage in found.stages]
+    assert names[:2] == ["prepare", "data"] or names == ["benchmark"]
     assert found == Plan.model_validate_json(found.model_dump_json())
 
 
@@ -79,3 +82,59 @@ def test_a_changed_row_changes_everything_and_a_moved_file_nothing(tmp_path: Pat
 def test_a_missing_path_is_bad_input(tmp_path: Path, override: str) -> None:
     with pytest.raises(InputError, match="no file"):
         _plan(tmp_path, ROOT / "recipes" / "quickstart.yaml", override)
+
+
+EXPORTS = """\
+name: demo
+base_model: org/model
+datasets: [{path: rows.jsonl}]
+train: {}
+export:
+- {name: a, engine: llama_cpp, quantization: Q8_0}
+- {name: b, engine: llama_cpp, quantization: F16}
+serve: {service: svc, target: a}
+resources: {accelerators: ["H100:4"]}
+"""
+
+
+def _measured(tmp_path: Path, benchmark: str, gpus: int, **price: Any) -> Plan:
+    (tmp_path / "rows.jsonl").write_text("one\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(EXPORTS + f"benchmark: {benchmark}\n")
+    nodes = [NodePool(cpus=8, accelerator="H100", accelerators=gpus, **price)]
+    return _plan(tmp_path / "home", recipe, cluster=Cluster(name="lab", nodes=nodes), cwd=tmp_path)
+
+
+def test_a_benchmark_knows_what_an_engine_s_share_of_its_node_costs(tmp_path: Path) -> None:
+    stage = _measured(tmp_path, "{}", 8, usd_per_hour=Usd(20), price_source="list price").stage("benchmark")
+    assert stage is not None
+    assert (stage.config["usd_per_hour"], stage.config["price_source"]) == (10.0, "list price")
+    assert stage.resources.num_gpus == 0, "the deployed engine holds its own"
+    unknown = _measured(tmp_path, "{}", 8).stage("benchmark")
+    assert unknown is not None
+    assert unknown.config["usd_per_hour"] is None
+
+
+def test_engines_that_a_benchmark_starts_need_room_beside_the_deployed_one(tmp_path: Path) -> None:
+    enough = _measured(tmp_path, "{targets: [a, b]}", 8)
+    assert enough.obstacles == []
+    stage = enough.stage("benchmark")
+    assert stage is not None
+    assert stage.resources.num_gpus == 4
+    assert _measured(tmp_path, "{targets: [a, b]}", 4).obstacles == [
+        "the benchmark starts engines beside the deployed one, which takes H100:8 on one node; cluster 'lab' has H100:4"
+    ]
+    assert _measured(tmp_path, "{targets: [a]}", 4).obstacles == []
+
+
+def test_the_prompts_of_a_benchmark_are_part_of_its_identity(tmp_path: Path) -> None:
+    recipe, prompts = tmp_path / "recipe.yaml", tmp_path / "prompts.jsonl"
+    server = "{name: mine, url: http://127.0.0.1:8000/v1}"
+    recipe.write_text(f"name: x\nbenchmark: {{servers: [{server}], workload: {{dataset: prompts.jsonl}}}}\n")
+    with pytest.raises(InputError, match=r"no file prompts\.jsonl"):
+        _plan(tmp_path / "home", recipe, cwd=tmp_path)
+    digests = []
+    for text in ("one\n", "two\n", "one\n"):
+        prompts.write_text(text)
+        digests.append(_plan(tmp_path / "home", recipe, cwd=tmp_path).stages[0].digest)
+    assert digests[0] == digests[2] != digests[1]

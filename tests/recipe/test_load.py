@@ -1,11 +1,13 @@
 """The recipe language: layers, overrides, aliases, origins, and every problem at once with its line."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.errors import InputError, RecipeError
 from orchestrator.recipe.load import Loaded, load_recipe
+from orchestrator.recipe.stages import stage_configs
 from orchestrator.validation import origin
 
 BASE = "name: demo\nbase_model: org/model\n"
@@ -168,8 +170,8 @@ EXPORT = "export: [{name: gguf, engine: llama_cpp, quantization: Q8_0}]\n"
         (TEST_ROWS + "evaluate: [{task: exact_match}]\n", "recipe.yaml:5: evaluate: needs a 'train' section"),
         (ROWS + EXPORT, "recipe.yaml:4: export: needs a 'train' section"),
         (
-            ROWS + "train: {}\n" + EXPORT + "serve: {service: svc, target: gguf}\nbenchmark: {}\n",
-            "recipe.yaml:7: benchmark: needs a 'test_datasets' section, or prompts under workload.dataset",
+            ROWS + "train: {}\nbenchmark: {}\n",
+            "recipe.yaml:5: benchmark: has nothing to measure: name servers, or export a model",
         ),
         (
             TEST_ROWS + "train: {}\nevaluate: [{task: perplexity}, {task: perplexity, limit: 3}]\n",
@@ -219,3 +221,92 @@ def test_a_gate_on_what_is_measured_loads(tmp_path: Path, on: str) -> None:
 def test_a_limit_that_is_no_quantity_is_refused(tmp_path: Path) -> None:
     message = _problems(tmp_path, ROWS + "gates: [{on: data.tokens, max: 2 apples}]\n")
     assert "gates.0.max: '2 apples' is no number, duration or size" in message
+
+
+SERVER = "{name: mine, url: http://127.0.0.1:8000/v1}"
+
+
+def _only_benchmark(tmp_path: Path, section: str) -> Loaded:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"name: demo\nbenchmark:\n{section}\n")
+    return load_recipe(recipe, [], tmp_path / "home")
+
+
+def test_a_recipe_with_only_a_benchmark_of_servers_needs_no_model(tmp_path: Path) -> None:
+    recipe = _only_benchmark(tmp_path, f"  servers: [{SERVER}]\n  concurrency: [4]\n").recipe
+    configs = stage_configs(recipe)
+    assert list(configs) == ["benchmark"]
+    assert configs["benchmark"].model_dump()["targets"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: demo\n" + ROWS + "train: {}\n", "base_model: is missing; datasets, train start from it"),
+        ("name: demo\n", "base_model: is missing; only a recipe that just benchmarks servers has none"),
+        ("name: demo\nbenchmark: {}\n", "recipe.yaml:2: benchmark: has nothing to measure"),
+    ],
+)
+def test_a_recipe_without_a_model_says_what_it_lacks(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "recipe.yaml", [], tmp_path / "home")
+    assert expected in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        (f"  servers: [{SERVER}, {SERVER}]", "3: benchmark.servers.1.name: two targets are named 'mine'"),
+        (f"  targets: [fp8]\n  servers: [{SERVER}]", "3: benchmark.targets.0: no export 'fp8'"),
+        (f"  servers: [{SERVER}]\n  engine_args: {{x: {{n_ctx: 1}}}}", "4: benchmark.engine_args.x: no export 'x'"),
+        (
+            "  servers: [{name: a, url: http://h/v1, api_key: sk-123}]",
+            "3: benchmark.servers.0.api_key: a key is named and never written",
+        ),
+        ("  servers: [{name: a, url: h:80}]", "3: benchmark.servers.0.url: a server's address begins with http"),
+        ("  slo: {ttft: 2s, e2e: 1s}", "3: benchmark.slo: ttft may take 2 s, but the whole request (e2e) only 1 s"),
+        ("  slo: {ttft: 1s, share: 99}", "benchmark.slo.share: a share of the requests lies above 0 and up to 1"),
+        ("  sweep: auto\n  concurrency: [1]", "benchmark: sweep: auto chooses the loads itself"),
+        ("  concurency: [1]", "3: unknown key 'benchmark.concurency'; did you mean 'concurrency'?"),
+    ],
+)
+def test_a_benchmark_that_contradicts_itself_is_refused_with_its_line(
+    tmp_path: Path, section: str, expected: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        _only_benchmark(tmp_path, section)
+    assert expected in caught.value.message
+
+
+MEASURED = (
+    ROWS
+    + "train: {}\nexport:\n- {name: a, engine: llama_cpp, quantization: Q8_0}\n"
+    + "- {name: b, engine: llama_cpp, quantization: F16}\n"
+)
+
+
+def test_a_benchmark_measures_what_is_deployed_or_every_export(tmp_path: Path) -> None:
+    def config(text: str) -> dict[str, Any]:
+        return stage_configs(_load(tmp_path, MEASURED + text).recipe)["benchmark"].model_dump()
+
+    assert config("benchmark: {}\n")["targets"] == ["a", "b"]
+    assert config("benchmark: {}\n")["deployed"] is None
+    serve = "serve: {service: svc, target: b, engine_args: {n_ctx: 4096}}\n"
+    assert (config(serve + "benchmark: {}\n")["targets"], config(serve + "benchmark: {}\n")["deployed"]) == (["b"], "b")
+    both = config(serve + "benchmark: {targets: [a, b]}\n")
+    assert both["engine_args"] == {"a": {"n_ctx": 4096}, "b": {"n_ctx": 4096}}, "compared on the same options"
+    own = config(serve + "benchmark: {targets: [a, b], engine_args: {a: {parallel: 8}}}\n")
+    assert own["engine_args"]["a"] == {"parallel": 8}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("{a: {n_ctxx: 1}}", "benchmark.engine_args.a.n_ctxx: unknown option of llama_cpp; did you mean 'n_ctx'?"),
+        ("{b: {n_ctx: 512}}", "benchmark.engine_args.b: b is deployed, and runs with the engine_args of serve"),
+    ],
+)
+def test_engine_options_of_a_benchmark_are_checked(tmp_path: Path, arguments: str, expected: str) -> None:
+    text = MEASURED + f"serve: {{service: svc, target: b}}\nbenchmark: {{targets: [a, b], engine_args: {arguments}}}\n"
+    assert expected in _problems(tmp_path, text)
