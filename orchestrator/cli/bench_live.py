@@ -16,7 +16,7 @@ from rich.text import Text
 from orchestrator.cli import bench_show
 from orchestrator.loadgen.load import Progress
 from orchestrator.report.findings import load
-from orchestrator.report.render import duration, number
+from orchestrator.report.words import duration, number
 from orchestrator.stats import percentile
 
 Data = Mapping[str, Any]

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from orchestrator.report.comparison import is_shown, is_worse, label
 from orchestrator.report.findings import doubts, findings, load, measured, slo_words, workloads
-from orchestrator.report.render import duration, number
+from orchestrator.report.words import duration, number
 
 Data = Mapping[str, Any]
 _LATENCIES = (

@@ -2,14 +2,17 @@
 
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
 from orchestrator import plugins, stages
 from orchestrator.digests import digest_value
-from orchestrator.errors import OrchError, from_record
+from orchestrator.errors import InputError, OrchError, from_record
 from orchestrator.loadgen import hardware
 from orchestrator.planner.plan import Gate, Plan
-from orchestrator.report.render import number, render
+from orchestrator.report import bench
+from orchestrator.report.render import render
 from orchestrator.report.run import GateReport, RunReport, StageReport
+from orchestrator.report.words import number
 from orchestrator.stages.base import Outputs
 from orchestrator.store.records import Event, StageRun
 from orchestrator.store.store import Store
@@ -24,7 +27,12 @@ def write(store: Store, run: str, *, ended: str, error: OrchError | None = None)
     """Write the report of a run that ends now in the state `ended`; the path."""
     path = report_path(store.home, run)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(render(_report(store, run, ended, error)), encoding="utf-8")
+    found = _report(store, run, ended, error)
+    path.write_text(render(found), encoding="utf-8")
+    if found.benchmark.get("run") == run:
+        own = store.home / "benchmarks" / found.benchmark["id"] / "report.html"
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.write_text(bench.render(found.benchmark), encoding="utf-8")
     return path
 
 
@@ -49,8 +57,19 @@ def _report(store: Store, run: str, ended: str, error: OrchError | None) -> RunR
         release=deployed.get("release"),
         url=deployed.get("url"),
         hardware=hardware.describe(),
+        benchmark=_benchmark(store, rows),
         versions=_versions(rows),
     )
+
+
+def _benchmark(store: Store, rows: list[StageRun]) -> dict[str, Any]:
+    """The result that the benchmark stage has kept, of this run or of the one that it is reused from."""
+    outputs = next((row.outputs for row in rows if row.stage == "benchmark" and row.outputs), None)
+    kept = Outputs.model_validate(outputs).report.get("result") if outputs else None
+    try:
+        return store.benchmark(kept["id"]) if kept else {}
+    except InputError:  # an older store, or somebody has removed it
+        return {}
 
 
 def _stage(store: Store, row: StageRun) -> StageReport:

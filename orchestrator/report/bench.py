@@ -15,8 +15,8 @@ from orchestrator.report import strips
 from orchestrator.report.bench_charts import Distribution, Line, Point
 from orchestrator.report.comparison import view
 from orchestrator.report.findings import Data, doubts, findings, load, measured, slo_words, workloads
-from orchestrator.report.render import duration, moment, number, page
 from orchestrator.report.strips import Panel, Points
+from orchestrator.report.words import duration, moment, number, page
 
 _TAILS = (("ttft", "TTFT"), ("itl", "ITL"), ("tpot", "TPOT"))
 _COLUMNS = (
@@ -35,7 +35,6 @@ _MILLION = "usd_per_million_tokens"
 
 def render(result: Data, comparison: Data | None = None) -> str:
     """The page of a result, with a comparison (`Comparison.model_dump(mode="json")`) where one is given."""
-    colours = {target["name"]: place for place, target in enumerate(result["targets"])}
     return page(
         "bench.html.j2",
         result=result,
@@ -44,17 +43,32 @@ def render(result: Data, comparison: Data | None = None) -> str:
         findings=findings(result),
         doubts=doubts(result),
         headlines=headlines(result),
-        colours=colours,
-        groups=[_group(result, workload, colours, place) for place, workload in enumerate(workloads(result))],
-        columns=[title for _, _, title in _COLUMNS],
-        table={workload: _rows(result, workload, colours) for workload in workloads(result)},
-        timelines=list(_timelines(result, colours)),
+        **parts(result),
+        timelines=list(_timelines(result, _colours(result))),
         clients=[
             (cell, load(cell), cell["summary"]["client"]) for cell in measured(result) if cell["summary"]["client"]
         ],
         comparison=view(comparison) if comparison else None,
         created=moment(result["created"]),
     )
+
+
+def parts(result: Data) -> dict[str, Any]:
+    """The charts of each workload and the table of all cells, as `bench_parts.html.j2` shows them."""
+    colours = _colours(result)
+    return {
+        "colours": colours,
+        "groups": [_group(result, workload, colours, place) for place, workload in enumerate(workloads(result))],
+        "columns": [title for _, _, title in _COLUMNS],
+        "table": {workload: _rows(result, workload, colours) for workload in workloads(result)},
+    }
+
+
+def _colours(result: Data) -> dict[str, int]:
+    names = dict.fromkeys(
+        [target["name"] for target in result["targets"]] + [cell["target"] for cell in result["cells"]]
+    )
+    return {name: place for place, name in enumerate(names)}
 
 
 def _state(result: Data) -> str:
@@ -156,13 +170,9 @@ def _over_load(result: Data, cells: Sequence[Data], colours: Mapping[str, int], 
                 if found_mode == mode and (points := list(_values(found, name)))
             ]
             if lines:
-                yield (
-                    title,
-                    f"over {x}",
-                    charts.over_load(
-                        f"{prefix}-{name}-{mode}", lines, x=x, y=y, percent=name == "goodput", limit=limit
-                    ),
-                )
+                drawing = f"{prefix}-{name}-{mode}"
+                drawn = charts.over_load(drawing, lines, x=x, y=y, percent=name == "goodput", limit=limit)
+                yield title, f"over {x}", drawn
 
 
 def _values(cells: Sequence[Data], name: str) -> Iterator[Point]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from orchestrator.report import bench_charts as charts
 from orchestrator.report.bench_charts import Difference
-from orchestrator.report.render import duration, number
+from orchestrator.report.words import duration, number
 
 Data = Mapping[str, Any]
 _CHARTED = (("ttft_p95", "TTFT p95"), ("itl_p95", "ITL p95"), ("output_tokens_per_s", "Output tokens/s"))

@@ -6,7 +6,7 @@ Pure; takes a result as plain data (`Result.model_dump(mode="json")`). A sentenc
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.report.render import duration, number
+from orchestrator.report.words import duration, number
 
 Data = Mapping[str, Any]
 _LIMITS = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "e2e": "end-to-end"}

@@ -6,16 +6,12 @@ What a run does not have (it failed, or its recipe has no such section) is said 
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from orchestrator.report import charts
+from orchestrator.report import bench, charts
 from orchestrator.report.run import RunReport, StageReport
-from orchestrator.units import Bytes
+from orchestrator.report.words import number, page, words
 
-_SECONDS = ("ttft", "itl", "tpot", "e2e", "seconds")
-_YES_NO = ("prompt_tokens_identical", "chat_template_identical", "stops")
 _TITLES = {
     "exact_match": "Exact match",
     "groundedness.per_1000": "Unsupported answers per 1,000",
@@ -37,21 +33,6 @@ def render(run: RunReport) -> str:
         benchmark=_benchmark(run),
         hardware=_measured(run, "hardware") or run.hardware,
     )
-
-
-def page(template: str, **values: Any) -> str:
-    """A template of this folder, filled; every value in it is escaped unless the template says otherwise."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {"number": number, "words": words, "duration": duration, "moment": moment, "size": size}
-    return environment.get_template(template).render(**values)
 
 
 def absence(run: RunReport, name: str) -> str | None:
@@ -114,7 +95,11 @@ def headlines(run: RunReport) -> list[tuple[str, str, str]]:
         (score["title"], number(score["tuned"], score["name"]), f"base {number(score['base'], score['name'])}")
         for score in scores(run)
     ]
-    benchmark = run.stage("benchmark")
+    return found + (bench.headlines(run.benchmark)[:2] if run.benchmark else _over_levels(run))
+
+
+def _over_levels(run: RunReport) -> list[tuple[str, str, str]]:
+    found, benchmark = [], run.stage("benchmark")
     worst = {key.split(".", 1)[-1]: value for key, value in (benchmark.metrics if benchmark else {}).items()}
     for label, name, remark in (
         ("TTFT p95", "ttft_p95", "slowest concurrency"),
@@ -152,6 +137,11 @@ def _parity(run: RunReport) -> dict[str, Any] | None:
 
 
 def _benchmark(run: RunReport) -> dict[str, Any] | None:
+    """The whole result where it is kept; else the levels that the stage reported."""
+    return bench.parts(run.benchmark) if run.benchmark else _levels(run)
+
+
+def _levels(run: RunReport) -> dict[str, Any] | None:
     levels = _measured(run, "levels")
     if not levels:
         return None
@@ -169,49 +159,3 @@ def _benchmark(run: RunReport) -> dict[str, Any] | None:
 def _measured(run: RunReport, key: str) -> Any:
     stage = run.stage("benchmark")
     return stage.report.get(key) if stage else None
-
-
-def number(value: Any, name: str = "") -> str:
-    """A number for reading, with the unit that its metric's name implies."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool) or name.endswith(_YES_NO):
-        return "yes" if value else "no"
-    if not isinstance(value, int | float):
-        return str(value)
-    if any(name.rsplit(".", 1)[-1].startswith(unit) for unit in _SECONDS):
-        return duration(value)
-    if "exact_match" in name and abs(value) <= 1:
-        return f"{100 * value:.1f} %"
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def duration(seconds: float | None) -> str:
-    """`840 µs`, `52.3 ms`, `1.24 s`, `3 min 5 s`, `2 h 10 min`."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        if seconds >= 1 or seconds == 0:
-            return f"{seconds:.3g} s"
-        return f"{seconds * 1000:.3g} ms" if seconds >= 0.001 else f"{seconds * 1e6:.3g} µs"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def moment(seconds: float | None) -> str:
-    """A time since 1970 as UTC."""
-    return "–" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def size(amount: int | None) -> str:
-    """Memory in GiB."""
-    return "unknown" if amount is None else str(Bytes.parse(f"{amount / 2**30:.1f}GiB"))
-
-
-def words(name: str) -> str:
-    """`removed_from_test` -> `Removed from test`."""
-    text = name.replace("_", " ")
-    return text[:1].upper() + text[1:] if not text.startswith("kl ") else f"KL {text[3:]}"

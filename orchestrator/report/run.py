@@ -54,6 +54,8 @@ class RunReport(Model):
     """Stable URL of its service."""
     hardware: dict[str, Any] = {}
     """As `loadgen.hardware.describe` says it; the benchmark's own is preferred where the two differ."""
+    benchmark: dict[str, Any] = {}
+    """The benchmark's `Result` as JSON; empty where none is kept."""
     versions: dict[str, str] = {}
     """Distribution -> version."""
 

@@ -8,8 +8,10 @@ from html.parser import HTMLParser
 import pytest
 
 from orchestrator.loadgen._old_metrics import Record, summarize
-from orchestrator.report.render import absence, duration, number, render, scores
+from orchestrator.report.render import absence, render, scores
 from orchestrator.report.run import GateReport, RunReport, StageReport
+from orchestrator.report.words import duration, number
+from tests.bench.fake_result import fake_result
 
 
 def level(concurrency):
@@ -178,6 +180,16 @@ def test_the_page_says_what_happened(page):
     assert page.count("<svg") == 7
 
 
+def test_the_benchmark_shows_every_target_workload_and_load_where_its_result_is_kept():
+    run = whole_run().model_copy(update={"benchmark": fake_result().model_dump(mode="json")})
+    page = render(run)
+    reader = Reader(page)
+    assert len(reader.ids) == len(set(reader.ids))
+    for said in ("vllm-fp8", "llama-q4", "rag", "16 req/s", "256 streams", "the engine died with code 139: <segfault"):
+        assert said in reader.text, said
+    assert page.count("TTFT p95</b> over output tokens/s") == 2, "one curve for each workload"
+
+
 def test_what_a_model_wrote_is_text(page):
     assert "<and what it permits>" not in page
     assert "&lt;and what it permits&gt;" in page
@@ -185,7 +197,7 @@ def test_what_a_model_wrote_is_text(page):
 
 def test_charts_follow_the_theme(page):
     assert "var(--accent)" in page
-    assert not re.search(r"#0[1-5]0[1-5]0[1-5]", page)
+    assert not re.search(r"#0[1-6]0[1-5]0[0-9]", page)
 
 
 def test_a_failed_run_says_where_it_ended():
