@@ -158,6 +158,7 @@ def test_a_model_without_a_chat_template_is_asked_for_completions(status):
 def test_a_server_that_fails_says_its_own_words():
     with serving(FakeApi(chat=500)) as api, pytest.raises(InputError, match="answered 500: no chat template"):
         probe(api.url)
+    assert [path for path, _ in api.asked].count("/v1/chat/completions") == 1
 
 
 def test_a_stream_without_usage_is_refused():

@@ -53,6 +53,14 @@ def test_where_all_words_are_good_two_counts_are_enough():
     assert len(calls) == 2
 
 
+def test_a_single_bad_word_is_found_by_halving():
+    calls = []
+    words = [f"good{number}" for number in range(63)] + ["bad"]
+    found = tokens.additive(words, counting(lambda text: len(text.split()) + text.count("bad"), calls), budget=80)
+    assert found == words[:-1]
+    assert len(calls) <= 2 + 6
+
+
 def test_a_budget_is_kept_and_what_was_found_is_used():
     calls = []
     words = ["good"] * 8 + [f"bad{number}" for number in range(56)]

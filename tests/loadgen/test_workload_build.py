@@ -207,6 +207,20 @@ def test_a_session_holds_the_marks_of_its_earlier_answers():
     assert all(single_digits(message["content"]) == 100 for message in (last[2], last[4]))
 
 
+def test_later_turns_come_no_earlier_than_their_pauses():
+    requests = made({**SYNTHETIC, "turns": 3, "think_time": "2s"}, mode="open", rate=3.0, num_requests=9)
+    for _, group in itertools.groupby(requests, lambda request: request.session):
+        first, *later = [request.at for request in group]
+        assert later == pytest.approx([first + 2, first + 4])
+
+
+def test_lengths_in_and_out_are_drawn_apart():
+    spec = {"synthetic": {"input_tokens": {"uniform": [60, 99]}, "output_tokens": {"uniform": [60, 99]}}}
+    turns = [talk.turns[0] for talk in prepared(spec).requests.talks]
+    same = sum(turn.input_tokens == turn.output_tokens for turn in turns)
+    assert same < len(turns) / 10
+
+
 def test_turns_are_drawn_and_the_rate_counts_turns():
     spec = {**SYNTHETIC, "turns": {"uniform": [1, 5]}}
     result = prepared(spec, mode="open", rate=30.0, duration_s=100)

@@ -1,6 +1,7 @@
 """Recorded traces: both formats, slices, wrong lines, and equal blocks as equal texts."""
 
 import json
+import time
 
 import pytest
 
@@ -56,6 +57,17 @@ def test_azures_format_is_read(tmp_path):
 def test_the_year_after_it_is_read_with_its_time_zone(tmp_path):
     rows = read_trace(write(tmp_path, [HEAD, "2024-05-10 00:00:00.009930+00:00,5,1", "2024-05-10 00:00:02+00:00,6,1"]))
     assert [row.at for row in rows] == pytest.approx([0.0, 1.99007])
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone cannot be set here")
+def test_times_do_not_follow_the_clocks_of_this_machine(tmp_path, monkeypatch):
+    path = write(tmp_path, [HEAD, "2023-10-29 01:30:00,5,1", "2023-10-29 03:30:00,5,1"])
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "Europe/Berlin")  # its clocks go back in that night
+        time.tzset()
+        rows = read_trace(path)
+    time.tzset()
+    assert rows[1].at == 7200
 
 
 def test_mooncakes_format_is_read(tmp_path):
