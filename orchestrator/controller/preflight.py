@@ -1,4 +1,4 @@
-"""What can be known to be wrong before anything starts: rows, leakage, the base model's folder, the port, the disk."""
+"""What can be known to be wrong before anything starts: rows, prompts, keys, the base model, the port, the disk."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ from orchestrator.errors import InputError, NotAllowedError
 from orchestrator.planner.plan import Plan
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.serving import gateway
-from orchestrator.stages import data, train
+from orchestrator.stages import benchmark, data, train
 from orchestrator.stages.base import local_path
 from orchestrator.stages.prepare import Dataset
 from orchestrator.units import Bytes
@@ -28,6 +28,8 @@ def check(recipe: Recipe, plan: Plan, home: Path, cwd: Path) -> None:
         folder = local_path(recipe.base_model.path, cwd)
         if folder.exists():
             train.check_base_model(folder, recipe.train)
+    if recipe.benchmark and not _reused(plan, "benchmark"):
+        benchmark.check(recipe.benchmark, cwd)
     if recipe.serve and not _reused(plan, "deploy"):
         gateway.check_port(recipe.serve.port, home)
     _disk(home)

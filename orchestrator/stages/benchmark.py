@@ -28,8 +28,9 @@ from orchestrator.digests import digest_value
 from orchestrator.engines import client
 from orchestrator.errors import EngineError, InputError
 from orchestrator.loadgen.workload.prompts import read_prompts
+from orchestrator.loadgen.workload.trace import read_trace
 from orchestrator.planner.plan import Plan
-from orchestrator.stages.base import Context, Emit, Outputs, Resources
+from orchestrator.stages.base import Context, Emit, Outputs, Resources, local_path
 from orchestrator.store.store import Store
 from orchestrator.units import Usd
 
@@ -99,6 +100,18 @@ class Config(Section):
 def estimate(config: Config) -> Resources:
     """One core for the client, and the accelerators of an engine that it starts itself."""
     return Resources(num_cpus=1, num_gpus=config.num_gpus if config.started else 0)
+
+
+def check(section: Section, cwd: Path) -> None:
+    """Raises InputError for a key that is not set, and for lines of prompts or of a trace that cannot be read."""
+    for server in section.servers:
+        if server.api_key:
+            _secret(server.api_key)
+    for workload in section.asked:
+        if workload.dataset:
+            read_prompts(local_path(workload.dataset, cwd), limit=workload.limit)
+        if workload.trace:
+            read_trace(local_path(workload.trace, cwd), limit=workload.limit)
 
 
 def refresh(outputs: Outputs, home: Path) -> Outputs | None:
