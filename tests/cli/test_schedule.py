@@ -80,7 +80,8 @@ def test_bad_input_is_one_error_and_starts_nothing(
     assert done.stderr.startswith("error: ")
     assert problem in done.stderr
     assert "T0KEN" not in done.stderr + done.stdout
-    assert _listed(orch) == {"scheduler": None, "schedules": []}
+    assert Store(tmp_path / "home").schedules.all() == []
+    assert schedule.running(tmp_path / "home") is None
 
 
 def test_a_misspelt_option_of_the_command_is_refused_now_and_not_tonight(orch: Orch) -> None:
