@@ -7,7 +7,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -78,6 +78,22 @@ def share_interval(count: int, total: int, *, z: float = 1.96) -> tuple[float, f
 def two_sided_p(z: float) -> float:
     """Chance of a standard normal value at least this far from 0."""
     return math.erfc(abs(z) / math.sqrt(2))
+
+
+def student_p(t: float, freedom: int) -> float:
+    """Chance of Student's t at least this far from 0; Wallace's approximation (1959), good to 1 % from freedom 5 on."""
+    z = math.sqrt(freedom * math.log1p(t * t / freedom)) * (8 * freedom + 1) / (8 * freedom + 3)
+    return two_sided_p(z)
+
+
+def lag_correlation(values: Sequence[float]) -> float:
+    """Correlation of each value with the next one; 0 for fewer than three values or equal ones."""
+    if len(values) < 3:
+        return 0.0
+    middle = mean(values)
+    around = [value - middle for value in values]
+    total = math.fsum(value * value for value in around)
+    return math.fsum(a * b for a, b in pairwise(around)) / total if total > 0 else 0.0
 
 
 def share_difference_p(count_a: int, total_a: int, count_b: int, total_b: int) -> float:

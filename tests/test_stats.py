@@ -13,12 +13,14 @@ from orchestrator.stats import (
     bootstrap_interval,
     draws,
     holm,
+    lag_correlation,
     mean,
     percentile,
     rank_sum_p,
     rate,
     share_difference_p,
     share_interval,
+    student_p,
 )
 
 
@@ -114,3 +116,17 @@ def test_percentiles_of_drawn_groups_are_those_of_the_values_written_out(sizes, 
     found = GroupedPercentiles(values, groups, shares).of(times)
     expected = [numpy.percentile(numpy.repeat(values, row[groups]), shares) for row in times]
     assert found == pytest.approx(numpy.array(expected))
+
+
+def test_student_p_against_tabled_values():
+    assert student_p(2.776, 4) == pytest.approx(0.05, rel=0.02)
+    assert student_p(2.010, 49) == pytest.approx(0.05, rel=0.01)
+    assert student_p(3.500, 49) == pytest.approx(0.001, rel=0.02)
+
+
+def test_lag_correlation_of_alternating_of_slow_and_of_random_values():
+    assert lag_correlation([1, -1] * 50) == pytest.approx(-0.99)
+    assert lag_correlation([math.sin(i / 20) for i in range(500)]) > 0.9
+    draw = random.Random(3)
+    assert abs(lag_correlation([draw.random() for _ in range(2000)])) < 0.06
+    assert lag_correlation([1, 1, 1]) == 0.0

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+RATES = ("requests_per_s", "output_tokens_per_s", "input_tokens_per_s")
 SHARES = (50, 90, 95, 99)
 BEYOND = 5
 RESAMPLES = 1000
@@ -50,15 +51,12 @@ def summarize(
     """
     start, end, filled = window(measurement)
     asked = [record for record in measurement.records if not record.warmup and record.sent <= end]
-    sent = [record for record in asked if failure(record) != "not_sent"]
+    sent = measured(measurement)
     good = [record for record in sent if failure(record) is None]
     everything = measurement.records
     output = throughput.output_tokens_per_s(everything, start, end)
-    rates = {
-        "requests_per_s": throughput.requests_per_s(everything, start, end),
-        "output_tokens_per_s": output,
-        "input_tokens_per_s": throughput.input_tokens_per_s(everything, start, end),
-    }
+    inputs = throughput.input_tokens_per_s(everything, start, end)
+    rates = dict(zip(RATES, (throughput.requests_per_s(everything, start, end), output, inputs), strict=True))
     samples = {name: Sample.of(good, values) for name, values in metrics.latencies().items()}
     intervals = _rate_intervals(sent, rates, start, end, seed)
     steady, note = steadiness(everything, start, end) if filled else (None, RAMP)
@@ -85,7 +83,7 @@ def summarize(
         goodput_per_s=None if slo is None else throughput.requests_per_s(kept, start, end),
         keeps_slo=None if slo is None or not sent else kept_sent >= slo.share * len(sent),
         usd_per_million_tokens=cost.usd_per_million_tokens(usd_per_hour, output),
-        usd_per_million_total_tokens=cost.usd_per_million_tokens(usd_per_hour, output + rates["input_tokens_per_s"]),
+        usd_per_million_total_tokens=cost.usd_per_million_tokens(usd_per_hour, output + inputs),
         steady=steady,
         steady_note=note,
         client=Client(**measurement.as_dict()) if measurement.workers else None,
@@ -95,6 +93,13 @@ def summarize(
 
 
 RAMP = "too few requests to fill the streams again: the rates are of the whole run, its start and end included"
+
+
+def measured(measurement: Measurement) -> list[Record]:
+    """The requests that were sent in the window, failures included."""
+    end = window(measurement)[1]
+    inside = (record for record in measurement.records if not record.warmup and record.sent <= end)
+    return [record for record in inside if failure(record) != "not_sent"]
 
 
 def window(measurement: Measurement) -> tuple[int, int, bool]:
@@ -191,17 +196,29 @@ def _rate_intervals(
 
     if len(sent) < 2 * BEYOND:
         return {}
-    closed = all(record.intended == record.sent for record in sent)
-    parts = np.array([_whole(record) if closed else _inside(record, start, end) for record in sent])
-    busy = np.array([max(1, record.ended - record.sent) if closed else 1 for record in sent])
+    parts, busy = rate_parts(sent, start, end)
     known = [i for i, total in enumerate(parts.sum(axis=0)) if total > 0]
     relative = [
         (times @ parts[:, known] / parts.sum(axis=0)[known]) / (times @ busy / busy.sum())[:, None]
         for times in draws(len(sent), resamples_for(len(sent)), seed)
     ]
-    names = ["requests_per_s", "output_tokens_per_s", "input_tokens_per_s"]
-    found = _middle_95([names[i] for i in known], np.concatenate(relative))
+    found = _middle_95([RATES[i] for i in known], np.concatenate(relative))
     return {name: (low * rates[name], high * rates[name]) for name, (low, high) in found.items()}
+
+
+def rate_parts(
+    sent: Sequence[Record], start: int, end: int
+) -> tuple["npt.NDArray[np.float64]", "npt.NDArray[np.float64]"]:
+    """What each request gives to each of `RATES` (one row each), and the stream's time that it takes for it.
+
+    A rate is proportional to sum of parts / sum of times. In an open loop the time is the same for all.
+    """
+    import numpy as np
+
+    if all(record.intended == record.sent for record in sent):
+        times = [max(1.0, float(record.ended - record.sent)) for record in sent]
+        return np.array([_whole(record) for record in sent]), np.array(times)
+    return np.array([_inside(record, start, end) for record in sent]), np.ones(len(sent))
 
 
 def _whole(record: Record) -> tuple[float, float, float]:
