@@ -13,7 +13,7 @@ A script is a function of the request's JSON body that yields raw bytes; it may 
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -65,6 +65,8 @@ class FakeEngine:
     def __init__(self, script: Script, models: Sequence[str] = ("fake",)) -> None:
         self.script, self.models = script, models
         self.bodies: list[dict[str, Any]] = []
+        self.headers: list[Mapping[str, str]] = []
+        """Of every request, in the order of the bodies."""
         self.abandoned = asyncio.Event()
         """Set when a client left before its answer was complete."""
         self._runner: web.AppRunner | None = None
@@ -99,6 +101,7 @@ class FakeEngine:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append(body)
+        self.headers.append(request.headers)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         try:
             async for piece in self.script(body):

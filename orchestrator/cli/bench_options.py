@@ -134,9 +134,10 @@ class Given:
     """Options about what is asked, by their names."""
 
     @property
-    def chosen(self) -> bool:
-        """Whether any option about the load or the workload was given."""
-        return any(value is not None for value in (*self.workload.values(), *self.plan.values()))
+    def chosen(self) -> list[str]:
+        """The options that say what is measured."""
+        own = {"model": self.model, "usd_per_hour": self.usd_per_hour, "name": self.name}
+        return [_flag(name) for name, value in {**own, **self.plan, **self.workload}.items() if value is not None]
 
 
 def plan(given: Given) -> dict[str, Any]:

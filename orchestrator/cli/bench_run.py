@@ -42,8 +42,10 @@ Warmup = Annotated[
     str | None,
     _option("--warmup", help="Not measured, before each cell: requests, or 5s where rates are given.", panel=_LOAD),
 ]
-Workers = Annotated[int, _option("--workers", help="Client processes.", panel=_LOAD, min=1)]
-Timeout = Annotated[str, _option("--timeout", help="After which a request has failed.", panel=_LOAD)]
+Workers = Annotated[int | None, _option("--workers", help="Client processes; default: 1.", panel=_LOAD, min=1)]
+Timeout = Annotated[
+    str | None, _option("--timeout", help="After which a request has failed; default: 300s.", panel=_LOAD)
+]
 InputTokens = Annotated[
     str | None,
     _option(
@@ -62,9 +64,13 @@ SharedPrefix = Annotated[
     str | None, _option("--shared-prefix", help="Common beginnings: 1000, 1000:80%, 1000x4:80%.", panel=_ASKED)
 ]
 Turns = Annotated[str | None, _option("--turns", help="Of conversations: 4 or 2-6.", panel=_ASKED)]
-MaxTokens = Annotated[int, _option("--max-tokens", help="Longest answer to own prompts.", panel=_ASKED, min=1)]
-Temperature = Annotated[float, _option("--temperature", help="0 is greedy decoding.", panel=_ASKED, min=0)]
-Seed = Annotated[int, _option("--seed", help="Of prompts, arrivals and order.", panel=_ASKED)]
+MaxTokens = Annotated[
+    int | None, _option("--max-tokens", help="Longest answer to own prompts; default: 128.", panel=_ASKED, min=1)
+]
+Temperature = Annotated[
+    float | None, _option("--temperature", help="Default: 0, greedy decoding.", panel=_ASKED, min=0)
+]
+Seed = Annotated[int | None, _option("--seed", help="Of prompts, arrivals and order; default: 17.", panel=_ASKED)]
 UsdPerHour = Annotated[
     float | None, _option("--usd-per-hour", help="Price of the server's hardware.", panel=_AFTER, min=0)
 ]
@@ -97,8 +103,8 @@ def run(
     duration: Duration = None,
     requests: Requests = None,
     warmup: Warmup = None,
-    workers: Workers = 1,
-    timeout: Timeout = "300s",
+    workers: Workers = None,
+    timeout: Timeout = None,
     input_tokens: InputTokens = None,
     output_tokens: OutputTokens = None,
     prompts: Prompts = None,
@@ -106,9 +112,9 @@ def run(
     trace_speed: TraceSpeed = None,
     shared_prefix: SharedPrefix = None,
     turns: Turns = None,
-    max_tokens: MaxTokens = 128,
-    temperature: Temperature = 0.0,
-    seed: Seed = 17,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    seed: Seed = None,
     usd_per_hour: UsdPerHour = None,
     name: Name = None,
     as_json: Json = False,

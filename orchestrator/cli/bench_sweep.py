@@ -3,7 +3,7 @@
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from orchestrator.loadgen.workload.prompts import read_prompts
 from orchestrator.loadgen.workload.spec import Workload
 from orchestrator.loadgen.workload.trace import read_trace
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
+"""Exit code of what Ctrl-C has ended."""
 
 
 def is_url(target: str) -> bool:
@@ -37,32 +38,57 @@ def is_url(target: str) -> bool:
 def run(targets: Sequence[str], given: Given, after: After, home: Path) -> int:
     """Measure, and do with the result what was asked; the exit code. Raises what the user is to read."""
     recipes = [target for target in targets if not is_url(target)]
-    if recipes and len(targets) > 1:
-        raise InputError("a recipe is run alone", next_step=f"`orch bench run {recipes[0]}`")
+    if recipes:
+        return _recipe(targets, given, after, home)
     against = bench_after.before(after, home, [given.name or next(iter(_named(targets)))])
-    result, stopped = _measured(targets, given, home, bench_show.console(stderr=after.as_json))
-    bench_after.finish(result, home, after, against)
-    return _INTERRUPTED if stopped else 0
-
-
-def _measured(urls: Sequence[str], given: Given, home: Path, console: Console) -> tuple[Result, bool]:
-    """The result of servers that run already, and whether it was ended early."""
     plan = bench_options.checked(SweepPlan, bench_options.plan(given))
     _read_files(plan.asked)
     with ExitStack() as stack:
         # each is asked what it is before anything is measured: a wrong URL or model ends it all
-        ready = {name: stack.enter_context(_server(name, url, given)) for name, url in _named(urls).items()}
+        ready = {name: stack.enter_context(_server(name, url, given)) for name, url in _named(targets).items()}
         openers: dict[str, Opener] = {name: _opener(found) for name, found in ready.items()}
-        shown = [{"name": name} for name in openers]
-        slo = plan.slo.model_dump(mode="json") if plan.slo else None
-        with View(console, shown, slo, time.monotonic) as view, _interruptible(view) as stop:
-            directory = home / "benchmarks" / _new_id()
-            name = given.name or next(iter(openers))
-            told = _told(view)
-            result = run_sweep(
-                plan, directory=directory, targets=openers, name=name, cwd=Path.cwd(), on_event=told, stop=stop
-            )
-            return result, stop()
+        console = bench_show.console(stderr=after.as_json)
+        result, stopped = measured(plan, openers, given.name or next(iter(openers)), home, console)
+    bench_after.finish(result, home, after, against)
+    return INTERRUPTED if stopped else 0
+
+
+def _recipe(targets: Sequence[str], given: Given, after: After, home: Path) -> int:
+    from orchestrator.cli import bench_recipe
+
+    if len(targets) > 1:
+        raise InputError("a recipe is run alone", next_step=f"`orch bench run {targets[0]}`")
+    if given.chosen:
+        raise InputError(
+            f"a recipe says itself what is measured, and {', '.join(given.chosen)} would too",
+            next_step=f"change the `benchmark` section of {targets[0]}, or give a URL",
+        )
+    return bench_recipe.run(Path(targets[0]), after, home, measured)
+
+
+def measured(
+    plan: SweepPlan,
+    openers: Mapping[str, Opener],
+    name: str,
+    home: Path,
+    console: Console,
+    facts: Mapping[str, Any] | None = None,
+) -> tuple[Result, bool]:
+    """The result of a sweep, in a new folder of `home`, and whether it was ended early."""
+    targets = [{"name": target} for target in openers]
+    slo = plan.slo.model_dump(mode="json") if plan.slo else None
+    with View(console, targets, slo, time.monotonic) as view, _interruptible(view) as stop:
+        result = run_sweep(
+            plan,
+            directory=home / "benchmarks" / _new_id(),
+            targets=openers,
+            name=name,
+            facts=facts,
+            cwd=Path.cwd(),
+            on_event=_told(view),
+            stop=stop,
+        )
+        return result, stop()
 
 
 def _server(name: str, url: str, given: Given) -> AbstractContextManager[Ready]:

@@ -1,11 +1,21 @@
 """`orch bench` as a user types it."""
 
+import asyncio
 import json
+import re
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestrator.bench.result import Result
 from orchestrator.store.store import Store
+from orchestrator.testing import Status, answer, serving
 from tests.bench.fake_result import fake_result
 from tests.cli.conftest import Orch
 from tests.cli.test_commands import HEAVY, _imports
@@ -27,7 +37,7 @@ def kept(home: Path) -> str:
 
 @pytest.mark.parametrize("arguments", [["bench", "--help"], ["bench", "run", "--help"], ["bench", "compare", "--help"]])
 def test_help_loads_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
-    heavy = {*HEAVY, "numpy", "httpx", "plotext", "sqlalchemy", "pydantic"}
+    heavy = {*HEAVY, "numpy", "httpx", "plotext", "sqlalchemy", "yaml"}
     assert not _imports(*arguments, home=tmp_path) & heavy
 
 
@@ -88,3 +98,210 @@ def test_a_result_file_of_ours_is_read_where_it_lies_and_imported(orch: Orch, tm
     assert "only (vllm 0.32.0)" in orch("bench", "show", str(file)).stdout
     assert "16 cells of chat-h100" in orch("bench", "import", str(file)).stdout
     assert "only" in orch("bench", "list").stdout
+
+
+QUICK = ("-c", "2", "--requests", "40", "--warmup", "0", "--output-tokens", "4")
+
+
+def slow(body: dict[str, Any]) -> AsyncIterator[bytes]:
+    """An answer that takes longer to begin than any other."""
+
+    async def script() -> AsyncIterator[bytes]:
+        await asyncio.sleep(0.05)
+        async for piece in answer("a", "b", "c", "d")(body):
+            yield piece
+
+    return script()
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with serving(answer("a", "b", "c", "d")) as engine:
+        yield engine.url
+
+
+def test_a_server_is_measured_without_a_recipe_and_the_result_is_kept(orch: Orch, url: str, home: Path) -> None:
+    done = orch("bench", "run", url, *QUICK, "--slo", "ttft=5s", "--usd-per-hour", "3.6", "--name", "mine")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"2 streams: (\d+) of \1 requests", done.stdout)
+    kept = Store(home).benchmark("latest")
+    assert (kept["name"], len(kept["cells"])) == ("mine", 1)
+    summary = kept["cells"][0]["summary"]
+    assert 30 < summary["succeeded"] <= 40, "those of the steady window"
+    assert (summary["goodput"], summary["completion_tokens"]) == (1.0, 4 * summary["succeeded"])
+    assert summary["usd_per_million_tokens"] == pytest.approx(1000 / summary["output_tokens_per_s"])
+    folder = home / "benchmarks" / kept["id"]
+    assert str(folder / "report.html") in done.stdout
+    assert {"result.json", "report.html"} <= {path.name for path in folder.iterdir()}
+
+
+def test_json_is_all_that_is_on_stdout(orch: Orch, url: str) -> None:
+    done = orch("bench", "run", url, *QUICK, "--json")
+    assert Result.model_validate_json(done.stdout).cells[0].state == "done"
+    assert "2 streams: " in done.stderr
+
+
+def test_several_servers_are_targets_of_one_result(orch: Orch, url: str) -> None:
+    with serving(answer("a", "b", "c", "d")) as other:
+        done = orch("bench", "run", url, other.url, *QUICK, "--json")
+    found = Result.model_validate_json(done.stdout)
+    assert len(found.targets) == len(found.cells) == 2
+    assert found.prompt_parity is not None
+
+
+def test_a_key_is_sent_and_never_shown(orch: Orch, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-mine")
+    with serving(answer("a", "b", "c", "d")) as engine:
+        done = orch("bench", "run", engine.url, *QUICK)
+        assert {headers.get("Authorization") for headers in engine.headers} == {"Bearer sk-of-mine"}
+    everything = [path.read_bytes() for path in home.rglob("*") if path.is_file()]
+    assert not any(b"sk-of-mine" in content for content in (*everything, done.stdout.encode(), done.stderr.encode()))
+
+
+def refused(orch: Orch, *arguments: str) -> str:
+    """What is said about bad input; nothing was kept."""
+    done = orch("bench", "run", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_a_url_without_a_server(orch: Orch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        assert f"127.0.0.1:{free.getsockname()[1]}" in refused(orch, f"http://127.0.0.1:{free.getsockname()[1]}")
+
+
+def test_an_unknown_model_lists_those_that_the_server_has(orch: Orch) -> None:
+    with serving(answer("a"), models=("qwen3-8b", "llama-3")) as engine:
+        said = refused(orch, engine.url, "--model", "qwen3-9b")
+    assert "has no model 'qwen3-9b'; it has qwen3-8b, llama-3" in said
+
+
+def test_a_malformed_prompt_file_is_refused_with_its_line(orch: Orch, url: str, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "Hello"}\n{"prompt": \n')
+    assert f"{file}:2" in refused(orch, url, "--prompts", str(file))
+
+
+def test_an_slo_that_contradicts_itself(orch: Orch, url: str) -> None:
+    assert "--slo: ttft may take 2 s, but the whole request (e2e) only 1 s" in refused(
+        orch, url, "--slo", "ttft=2s,e2e=1s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-c", "0"), "-c 0: every number must be above 0"),
+        (("--input-tokens", "many"), "--input-tokens: 'many' is not tokens"),
+        (("--sweep", "auto", "-c", "1"), "sweep: auto chooses the loads itself"),
+        (("--fail-on-regression", "5%"), "has no baseline"),
+        (("--baseline", "nothing"), "no benchmark 'nothing'"),
+        (("--webhook", "nowhere"), "webhook"),
+        (("--prompts", "nothing.jsonl"), "nothing.jsonl"),
+    ],
+)
+def test_options_that_cannot_be(orch: Orch, url: str, arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(orch, url, *arguments)
+
+
+def test_a_regression_against_the_baseline_ends_with_exit_code_4(orch: Orch, url: str, home: Path) -> None:
+    more = ("-c", "4", "--requests", "120", "--output-tokens", "4")
+    assert orch("bench", "run", url, *more).returncode == 0
+    assert orch("bench", "baseline", "set", "mine", "latest").returncode == 0
+    with serving(slow) as worse:
+        done = orch("bench", "run", worse.url, *more, "--baseline", "mine", "--fail-on-regression", "5%")
+    assert done.returncode == 4, done.stderr
+    assert "slower in TTFT p50" in done.stderr
+    assert "slower in TTFT p50" in done.stdout
+    newest, oldest = (result["id"] for result in Store(home).benchmarks(2))
+    assert orch("bench", "compare", oldest, newest).returncode == 0
+    assert orch("bench", "compare", oldest, newest, "--fail-on-regression", "5%").returncode == 4
+    assert orch("bench", "compare", oldest, oldest, "--fail-on-regression", "5%").returncode == 0
+
+
+def test_a_webhook_is_told_of_the_outcome(orch: Orch, url: str) -> None:
+    with listening() as (hook, told):
+        orch("bench", "run", url, *QUICK, "--webhook", hook, "--name", "mine")
+    assert [(message["event"], message["name"]) for message in told] == [("benchmark.finished", "mine")]
+
+
+def test_a_webhook_that_is_not_heard_does_not_fail_the_benchmark(orch: Orch, url: str) -> None:
+    with listening(status=400) as (hook, _):
+        done = orch("bench", "run", url, *QUICK, "--webhook", hook)
+    assert done.returncode == 0
+    assert "warning" in done.stderr
+
+
+def test_a_server_that_refuses_everything_is_exit_code_5_and_kept(orch: Orch, home: Path) -> None:
+    async def full(body: dict[str, Any]) -> AsyncIterator[bytes]:
+        if body["max_tokens"] > 1:
+            raise Status(503, {"error": {"message": "queue is full"}})
+        async for piece in answer("a")(body):
+            yield piece
+
+    with serving(full) as engine:
+        done = orch("bench", "run", engine.url, *QUICK)
+    assert done.returncode == 5
+    assert "no cell of" in done.stderr
+    assert Store(home).benchmark("latest")["cells"][0]["state"] == "failed"
+
+
+RECIPE = """\
+name: two-servers
+benchmark:
+  servers: [{{name: one, url: "{url}"}}]
+  workload: {{synthetic: {{input_tokens: 64, output_tokens: 4}}}}
+  concurrency: [2]
+  num_requests: 8
+gates:
+  - {{on: benchmark.one.errors, max: {errors}}}
+"""
+
+
+def test_a_recipe_of_servers_is_measured_here_and_its_gates_are_judged(
+    orch: Orch, url: str, tmp_path: Path, home: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.format(url=url, errors=0))
+    done = orch("bench", "run", str(recipe))
+    assert done.returncode == 0, done.stderr
+    assert Store(home).benchmark("latest")["name"] == "two-servers"
+    assert not (home / "ray.json").exists(), "Ray was started"
+    recipe.write_text(RECIPE.format(url=url, errors=-1))
+    assert orch("bench", "run", str(recipe)).returncode == 4
+
+
+def test_a_recipe_says_itself_what_is_measured(orch: Orch, url: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.format(url=url, errors=0))
+    assert "and --concurrency would too" in refused(orch, str(recipe), "-c", "1")
+    assert "a recipe is run alone" in refused(orch, str(recipe), url)
+    assert "no.yaml" in refused(orch, str(tmp_path / "no.yaml"))
+
+
+@contextmanager
+def listening(status: int = 200) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A webhook's URL, and what it was told."""
+    told: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/hook", told
+        finally:
+            server.shutdown()
+            thread.join()
