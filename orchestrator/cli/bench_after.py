@@ -54,8 +54,11 @@ def before(after: After, home: Path, names: Sequence[str]) -> "Found | None":
     return bench_results.find(store, of or str(after.baseline))
 
 
-def finish(result: "Result", home: Path, after: After, against: "Found | None") -> None:
-    """All of it. Raises GateFailedError for a regression, InfrastructureError when no cell has succeeded."""
+def finish(result: "Result", home: Path, after: After, against: "Found | None", *, stopped: bool = False) -> None:
+    """All of it. Raises GateFailedError for a regression, InfrastructureError when no cell has succeeded.
+
+    What the user has `stopped` is kept and shown, and is no failure.
+    """
     from orchestrator.cli import bench_results, bench_show
     from orchestrator.store.store import Store
 
@@ -73,7 +76,9 @@ def finish(result: "Result", home: Path, after: After, against: "Found | None") 
         bench_show.console().print(
             f"report  {page}\nkept    {result.id}; `orch bench show {result.id}`", soft_wrap=True
         )
-    error = _failed(result) or (_regressed(comparison, after.limit, against.result.id) if against else None)
+    error = None if stopped else _failed(result)
+    if error is None and against is not None and not stopped:
+        error = _regressed(comparison, after.limit, against.result.id)
     if after.webhook is not None:
         _tell(after.webhook, result, error)
     if error is not None:

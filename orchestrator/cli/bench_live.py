@@ -170,7 +170,7 @@ def line(cell: Data) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime())
     name = f"{clock} {escape(cell['target'])}, {escape(cell['workload'])}, {load(cell)}"
     summary = cell["summary"]
-    if not summary:
+    if cell["state"] == "failed" or not summary:
         return f"{name}: [red]failed[/]: {escape(cell['cause'] or 'no reason was recorded')}"
     parts = [f"{number(summary['succeeded'])} of {number(summary['requests'])} requests"]
     for latency, title in (("ttft", "TTFT"), ("itl", "ITL")):

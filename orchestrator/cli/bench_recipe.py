@@ -41,9 +41,11 @@ def run(path: Path, after: After, home: Path, sweep: Sweep) -> int:
     if [stage.name for stage in plan.stages] != [measuring.STAGE]:
         return _deploying(loaded, plan, store, after, against)
     result, stopped = _servers(section, plan, home, sweep, after)
-    bench_after.finish(result, home, after, against)
+    bench_after.finish(result, home, after, against, stopped=stopped)
+    if stopped:
+        return INTERRUPTED
     gates.enforce(gates.judge(plan.gates, measuring.STAGE, flat.metrics(result)))
-    return INTERRUPTED if stopped else 0
+    return 0
 
 
 def _servers(section: Section, plan: Plan, home: Path, sweep: Sweep, after: After) -> tuple[Result, bool]:

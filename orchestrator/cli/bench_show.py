@@ -90,7 +90,7 @@ def _ordered(cells: Sequence[Data], targets: Sequence[Data]) -> list[Data]:
 
 def _figures(cell: Data, latencies: Sequence[tuple[str, str, str]], rates: Sequence[str]) -> list[str]:
     summary = cell["summary"]
-    if not summary:
+    if cell["state"] == "failed" or not summary:
         return ["[red]failed[/]", *["–"] * (len(latencies) + len(rates))]
     spreads = [summary["latencies"].get(name, {}).get(share) for name, share, _ in latencies]
     counts = number(summary["succeeded"])

@@ -49,7 +49,7 @@ def run(targets: Sequence[str], given: Given, after: After, home: Path) -> int:
         openers: dict[str, Opener] = {name: _opener(found) for name, found in ready.items()}
         console = bench_show.console(stderr=after.as_json)
         result, stopped = measured(plan, openers, given.name or next(iter(openers)), home, console)
-    bench_after.finish(result, home, after, against)
+    bench_after.finish(result, home, after, against, stopped=stopped)
     return INTERRUPTED if stopped else 0
 
 

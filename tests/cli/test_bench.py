@@ -2,8 +2,12 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -17,7 +21,7 @@ from orchestrator.bench.result import Result
 from orchestrator.store.store import Store
 from orchestrator.testing import Status, answer, serving
 from tests.bench.fake_result import fake_result
-from tests.cli.conftest import Orch
+from tests.cli.conftest import ROOT, Orch
 from tests.cli.test_commands import HEAVY, _imports
 
 
@@ -248,6 +252,28 @@ def test_a_server_that_refuses_everything_is_exit_code_5_and_kept(orch: Orch, ho
     assert done.returncode == 5
     assert "no cell of" in done.stderr
     assert Store(home).benchmark("latest")["cells"][0]["state"] == "failed"
+
+
+def test_ctrl_c_ends_the_sweep_and_keeps_what_was_measured(home: Path) -> None:
+    async def endless(body: dict[str, Any]) -> AsyncIterator[bytes]:
+        if body["max_tokens"] > 1:
+            running.set()
+            await asyncio.Event().wait()
+        async for piece in answer("a")(body):
+            yield piece
+
+    running = threading.Event()
+    with serving(endless) as engine:
+        command = [sys.executable, "-m", "orchestrator.cli.main", "bench", "run", engine.url, "--duration", "60s"]
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, "ORCH_HOME": str(home)}, stdout=subprocess.PIPE
+        )
+        assert running.wait(30)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"stopped before its end" in said
+    assert len(Store(home).benchmark("latest")["cells"]) == 1
 
 
 RECIPE = """\
