@@ -6,8 +6,7 @@ import json
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.loadgen.workload import endless, read_prompts, with_nonce
-from orchestrator.loadgen.workload.prompts import DatasetTalks
+from orchestrator.loadgen.workload.prompts import DatasetTalks, read_prompts
 
 USER = {"role": "user", "content": "Which licence is this?"}
 
@@ -97,19 +96,6 @@ def test_missing_and_empty_files(tmp_path):
         read_prompts(tmp_path / "none.jsonl")
     with pytest.raises(InputError, match="no prompts"):
         read_prompts(write(tmp_path))
-
-
-def test_a_seed_decides_the_order():
-    prompts = [chat(str(number)) for number in range(20)]
-    first, again, other = (list(itertools.islice(endless(prompts, seed=seed), 50)) for seed in (1, 1, 2))
-    assert first == again != other
-    assert first[:10] == first[20:30]
-    assert {prompt[0]["content"] for prompt in first[:20]} == {str(number) for number in range(20)}
-
-
-def test_a_nonce_comes_first_and_changes_only_a_copy():
-    assert with_nonce([USER], "7")[0]["content"] == "[7] Which licence is this?"
-    assert USER["content"] == "Which licence is this?"
 
 
 def dataset(rows, **settings):

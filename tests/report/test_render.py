@@ -2,31 +2,40 @@
 
 import math
 import re
-from dataclasses import asdict
 from html.parser import HTMLParser
 
 import pytest
 
-from orchestrator.loadgen._old_metrics import Record, summarize
 from orchestrator.report.render import absence, render, scores
 from orchestrator.report.run import GateReport, RunReport, StageReport
 from orchestrator.report.words import duration, number
+from orchestrator.stats import mean, percentile
 from tests.bench.fake_result import fake_result
 
 
 def level(concurrency):
-    """A level as the benchmark stage reports it, from records with plausible times."""
+    """A level as the benchmark stage reports it, with plausible times."""
     gap, first = 0.018 + 0.006 * concurrency, 0.035 + 0.021 * concurrency
-    records = []
-    for at in range(4 * concurrency + 28):
-        start = 10 + (at // concurrency) * (first + 40 * gap)
-        wait = first * (1 + 0.35 * math.sin(at))
-        content = tuple(start + wait + gap * (token + 0.2 * math.cos(at + token)) for token in range(40))
-        records.append(
-            Record(sent=start, ended=content[-1] + 0.001, content=content, prompt_tokens=180, completion_tokens=40,
-                   finish_reason="stop", done=True)
-        )  # fmt: skip
-    return {"concurrency": concurrency, **asdict(summarize(records)), "client_cpu_share": 0.06}
+    requests, e2e = 4 * concurrency + 28, first + 40 * gap
+    waits = [first * (1 + 0.35 * math.sin(at)) for at in range(requests)]
+    return {
+        "concurrency": concurrency,
+        "requests": requests,
+        "latencies": {
+            "ttft": spread(waits),
+            "itl": spread([gap * (1 + 0.2 * math.cos(at)) for at in range(40)]),
+            "tpot": spread([gap]),
+            "e2e": spread([wait + 40 * gap for wait in waits]),
+        },
+        "requests_per_s": concurrency / e2e,
+        "tokens_per_s": 40 * concurrency / e2e,
+        "errors": {},
+    }
+
+
+def spread(values):
+    shares = {f"p{share}": percentile(values, share) for share in (50, 95, 99)}
+    return {"n": len(values), "mean": mean(values), **shares}
 
 
 EVALUATION = {

@@ -158,16 +158,3 @@ class DatasetTalks:
 
 def _text_of_turn(texts: Sequence[str], turn: int) -> str:
     return texts[turn - 1]
-
-
-def endless(prompts: Sequence[Messages], *, seed: int) -> Iterator[Messages]:
-    """All prompts in a shuffled order, over and over in that same order; the same seed gives the same order."""
-    order = list(prompts)
-    random.Random(seed).shuffle(order)
-    return itertools.cycle(order)
-
-
-def with_nonce(messages: Messages, nonce: str) -> Messages:
-    """The chat with `nonce` at the start of its first message: no prefix cache can have seen what follows."""
-    first, *rest = messages
-    return [{**first, "content": f"[{nonce}] {first['content']}"}, *rest]
