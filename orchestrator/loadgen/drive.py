@@ -188,11 +188,12 @@ class _Drive:
         workers = [WorkerReport(**line["report"]) for line in lines]
         now = max(line["now"] for line in lines)
         start = min((line["since"] for line in lines if line["since"]), default=begun)
-        ends = [line["idle_since"] or now for line in lines]
+        idle = min(line["idle_since"] or now for line in lines)
+        last = max((record.sent for record in found), default=start)
         return Measurement(
             records=found,
             start=start,
-            end=max(start, max(ends) if self._open else min(ends)),
+            end=max(start, last if self._open else idle),
             workers=workers,
             client_limited=any(_limited(worker) for worker in workers),
             clock_step_s=step_s,

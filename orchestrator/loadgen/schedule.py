@@ -126,9 +126,8 @@ class Schedule:
         return self._streams is None or self._busy < self._streams
 
     def _arrival(self, session: Numbered) -> int:
-        """When an open loop wants it sent; 0 (at once) in a closed loop."""
-        at = session[0][1].at
-        return 0 if at is None else self._start + int(at * SECOND)
+        """When an open loop wants it sent; in a closed loop, at once."""
+        return self._start + int((session[0][1].at or 0.0) * SECOND)
 
     def _past_end(self, now: int) -> bool:
         return self._stop_at is not None and now >= self._stop_at

@@ -340,3 +340,12 @@ def test_a_proxy_takes_the_portable_path(monkeypatch: pytest.MonkeyPatch):
         measured = _measured("http://model.example/v1", num_requests=2)
     assert _failures(measured) == {None: 2}
     assert len(asked) == 2
+
+
+def test_the_warm_up_is_as_long_as_asked_and_every_request_of_an_open_loop_is_in_the_window():
+    with serving(answer("a")) as engine:
+        closed = _measured(engine.url, concurrency=4, num_requests=10, warmup_requests=2)
+        arrivals = [Request(BODY, at=number / 100) for number in range(15)]
+        opened = _measured(engine.url, arrivals, concurrency=None, num_requests=None)
+    assert sum(record.warmup for record in closed.records) == 2
+    assert all(opened.start <= record.sent <= opened.end for record in opened.records)
