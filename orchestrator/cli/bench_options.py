@@ -156,6 +156,8 @@ def plan(given: Given) -> dict[str, Any]:
             else {"warmup_duration": options["warmup"]}
         )
     asked = workload(given.workload)
+    if "trace" in asked and "requests" in options and "rate" not in options:
+        asked["limit"] = found.pop("num_requests")  # its own times have no rate that a number would be a duration at
     if not options.keys() & {"concurrency", "rate", "sweep"} and "trace" not in asked:
         found["concurrency"] = list(STREAMS)
     if "concurrency" in found and "request_rate" not in found and not options.keys() & {"duration", "requests"}:

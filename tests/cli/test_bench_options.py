@@ -2,7 +2,10 @@
 
 import pytest
 
+from orchestrator.bench.sweep import SweepPlan
 from orchestrator.cli import bench_options as options
+from orchestrator.cli.bench_options import Given, checked
+from orchestrator.cli.bench_options import plan as options_of
 from orchestrator.errors import InputError
 from orchestrator.loadgen.workload.config import Workload
 
@@ -61,6 +64,53 @@ def test_prompts_of_a_file_have_lengths_of_their_own():
 def test_a_trace_with_its_speed():
     asked = workload(trace="azure.csv", trace_speed="2")
     assert (asked.trace, asked.trace_speed) == ("azure.csv", 2.0)
+
+
+def given(**options):
+    asked = {name: options.pop(name) for name in ("prompts", "trace", "input_tokens") if name in options}
+    return Given(model=None, api_key=None, usd_per_hour=None, name=None, plan=options, workload=asked)
+
+
+def plan(**options):
+    return SweepPlan.model_validate(options_of(given(**options)))
+
+
+def test_without_options_three_loads_take_about_a_minute():
+    found = plan()
+    assert (found.concurrency, found.request_rate) == ([1, 8, 32], [])
+    assert found.duration == 15
+
+
+def test_the_length_of_a_cell_is_what_was_asked_for():
+    assert plan(requests=50).duration is None
+    assert plan(requests=50).num_requests == 50
+    assert plan(duration="2m").duration == 120
+    assert (plan(rate="2,4").request_rate, plan(rate="2,4").concurrency, plan(rate="2").duration) == ([2, 4], [], None)
+
+
+def test_a_warm_up_in_requests_or_in_time():
+    assert plan(warmup="7").warmup == 7
+    assert plan(warmup="7s").warmup_duration == 7
+
+
+def test_a_trace_is_replayed_at_its_own_times_up_to_a_number_of_requests():
+    found = plan(trace="azure.csv", requests=20)
+    assert (found.concurrency, found.request_rate, found.num_requests) == ([], [], None)
+    assert found.workload.limit == 20
+
+
+def test_what_was_chosen_is_known_by_its_options():
+    assert given().chosen == []
+    assert given(duration="5s", input_tokens="8").chosen == ["--duration", "--input-tokens"]
+
+
+def test_a_wrong_value_names_its_option():
+    for wrong, said in (
+        ({"duration": "long"}, "--duration: 'long' is not seconds"),
+        ({"max_tokens": 0}, "--max-tokens: "),
+    ):
+        with pytest.raises(InputError, match=f"^{said}"):
+            checked(SweepPlan, options_of(given(**wrong)))
 
 
 def test_shared_prefixes():
