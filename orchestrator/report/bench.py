@@ -45,12 +45,17 @@ def render(result: Data, comparison: Data | None = None) -> str:
         headlines=headlines(result),
         **parts(result),
         timelines=list(_timelines(result, _colours(result))),
-        clients=[
-            (cell, load(cell), cell["summary"]["client"]) for cell in measured(result) if cell["summary"]["client"]
-        ],
+        clients=list(_clients(result)),
         comparison=view(comparison) if comparison else None,
         created=moment(result["created"]),
     )
+
+
+def _clients(result: Data) -> Iterator[tuple[Data, str, Data]]:
+    """(cell, its load, how the client fared)."""
+    for cell in _ordered(measured(result), _colours(result)):
+        if cell["summary"]["client"]:
+            yield cell, load(cell), cell["summary"]["client"]
 
 
 def parts(result: Data) -> dict[str, Any]:
@@ -196,8 +201,14 @@ def _distributions(cells: Sequence[Data], colours: Mapping[str, int], prefix: st
 def _rows(result: Data, workload: str, colours: Mapping[str, int]) -> list[dict[str, Any]]:
     """Cells as the table shows them: by target, closed before open, by load."""
     cells = [cell for cell in result["cells"] if cell["workload"] == workload]
-    ordered = sorted(cells, key=lambda cell: (colours[cell["target"]], cell["mode"], _amount(cell)))
+    ordered = _ordered(cells, colours)
     return [{"cell": cell, "load": load(cell), "summary": cell["summary"], **_figures(cell)} for cell in ordered]
+
+
+def _ordered(cells: Sequence[Data], colours: Mapping[str, int]) -> list[Data]:
+    names = list(dict.fromkeys(cell["workload"] for cell in cells))
+    key = {name: place for place, name in enumerate(names)}
+    return sorted(cells, key=lambda cell: (key[cell["workload"]], colours[cell["target"]], cell["mode"], _amount(cell)))
 
 
 def _figures(cell: Data) -> dict[str, Any]:
@@ -238,7 +249,7 @@ def _notes(summary: Data) -> Iterator[tuple[str, str]]:
 
 
 def _timelines(result: Data, colours: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-    for cell in measured(result):
+    for cell in _ordered(measured(result), colours):
         panels = list(_panels(cell["summary"]))
         quantiles = {
             title: spread["quantiles"]

@@ -106,7 +106,8 @@ def over_load(
             axes.plot(where, values, color=_colour(line.colour), linewidth=2, marker="o", markersize=4.5)
         if limit is not None:
             axes.axhline(limit, color=MUTED, linestyle=":", linewidth=1.3)
-        axes.set_xticks(range(len(loads)), [f"{load:g}" for load in loads])
+        every = 1 + (len(loads) - 1) // 7
+        axes.set_xticks(range(len(loads)), [f"{load:g}" if n % every == 0 else "" for n, load in enumerate(loads)])
         axes.set(xlabel=x, ylabel=y)
         axes.set_ylim(0, 1.04 if percent else None)
         axes.margins(x=0.08)
@@ -130,8 +131,11 @@ def distributions(name: str, rows: Sequence[Distribution], *, x: str) -> str:
     """A row each: line from the 1st to the 99th percentile, bar from the 5th to the 95th and 25th to 75th, median."""
 
     def draw(axes: Any) -> None:
+        lowest = min((1000 * row.quantiles[5] for row in rows if row.quantiles[5] > 0), default=0.0)
+        logarithmic = max(1000 * row.quantiles[99] for row in rows) > 8 * lowest > 0
         for place, row in enumerate(rows):
-            colour, at = _colour(row.colour), [1000 * value for value in row.quantiles]
+            least = lowest / 1.5 if logarithmic else 0.0
+            colour, at = _colour(row.colour), [max(1000 * value, least) for value in row.quantiles]
             axes.hlines(place, at[1], at[99], color=colour, linewidth=1.4)
             for low, high, alpha in ((5, 95, 0.28), (25, 75, 0.55)):
                 axes.barh(place, at[high] - at[low], left=at[low], height=0.62, color=colour, alpha=alpha, linewidth=0)
@@ -143,8 +147,7 @@ def distributions(name: str, rows: Sequence[Distribution], *, x: str) -> str:
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(x)
-        ends = [end for row in rows for end in (row.quantiles[1], row.quantiles[99])]
-        if min(ends) > 0 and max(ends) > 8 * min(ends):
+        if logarithmic:
             axes.set_xscale("log")
             _plain_ticks(axes.xaxis)
 

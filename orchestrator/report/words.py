@@ -1,5 +1,6 @@
 """How reports write things: numbers with their units, times and names; and templates that do so."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ def page(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"number": number, "words": words, "duration": duration, "moment": moment, "size": size}
+    environment.filters |= {
+        "said": said,
+        "number": number,
+        "words": words,
+        "duration": duration,
+        "moment": moment,
+        "size": size,
+    }
     return environment.get_template(template).render(**values)
 
 
@@ -40,6 +48,20 @@ def number(value: Any, name: str = "") -> str:
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def said(value: Any, name: str = "") -> str:
+    """A setting for reading, whatever it holds; what is empty or not known is an empty text."""
+    if isinstance(value, Mapping):
+        parts = {key: text for key, inner in value.items() if (text := said(inner, key))}
+        return (
+            next(iter(parts.values()))
+            if [*parts] == ["fixed"]
+            else ", ".join(f"{key.replace('_', ' ')} {text}" for key, text in parts.items())
+        )
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(text for inner in value if (text := said(inner)))
+    return "" if value is None else number(value, name)
 
 
 def duration(seconds: float | None) -> str:

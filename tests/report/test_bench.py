@@ -8,6 +8,7 @@ import pytest
 from orchestrator.report import strips
 from orchestrator.report.bench import render
 from orchestrator.report.findings import doubts, findings
+from orchestrator.report.words import said
 from tests.bench.fake_result import fake_result
 
 
@@ -104,12 +105,12 @@ def test_the_page_says_what_it_was_measured_on_and_how_the_client_fared(page):
 
 
 def test_the_findings_name_the_best_and_what_keeps_the_slo():
-    said = findings(fake_result().model_dump(mode="json"))["chat"]
-    assert re.match(r"vllm-fp8 delivers the most output: [\d,]+ tokens/s at 256 streams \(TTFT p95 ", said[0])
-    assert said[1].startswith(
+    sentences = findings(fake_result().model_dump(mode="json"))["chat"]
+    assert re.match(r"vllm-fp8 delivers the most output: [\d,]+ tokens/s at 256 streams \(TTFT p95 ", sentences[0])
+    assert sentences[1].startswith(
         "Within the SLO (TTFT ≤ 500 ms and TPOT ≤ 50 ms for 99 % of the requests): vllm-fp8 gives"
     )
-    assert "the highest rate that kept the SLO is 11.2 requests/s (at 12.5 it was broken)" in " ".join(said)
+    assert "the highest rate that kept the SLO is 11.2 requests/s (at 12.5 it was broken)" in " ".join(sentences)
 
 
 def test_a_target_that_never_keeps_the_slo_is_named():
@@ -120,10 +121,10 @@ def test_a_target_that_never_keeps_the_slo_is_named():
 
 
 def test_what_to_doubt_is_said_and_nothing_else():
-    said = " ".join(doubts(fake_result().model_dump(mode="json")))
-    assert "2 cells of 32 failed" in said
-    assert "Client-limited, add --workers: vllm-fp8 at 256 streams" in said
-    assert "prompt-token parity" in said
+    sentences = " ".join(doubts(fake_result().model_dump(mode="json")))
+    assert "2 cells of 32 failed" in sentences
+    assert "Client-limited, add --workers: vllm-fp8 at 256 streams" in sentences
+    assert "prompt-token parity" in sentences
     result = plain(cells=plain()["cells"][:3])
     assert doubts(result) == []
 
@@ -165,3 +166,18 @@ def test_a_timeline_leaves_out_what_is_not_known():
     panel = strips.Panel("Queue", {"waiting": ([0.0, 1.0, 2.0, 3.0], [1.0, None, 3.0, 4.0])})
     drawn = re.search(r'<path d="([^"]*)" fill="none"', strips.timeline(0, [panel]))[1]
     assert [len(piece.split("L")) for piece in drawn.split("M")[1:]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"input_tokens": {"fixed": "256"}, "file": None}, "input tokens 256"),
+        ({"lognormal": {"median": 400, "sigma": 0.8}}, "lognormal median 400, sigma 0.8"),
+        ([1, 8, 32], "1, 8, 32"),
+        ({}, ""),
+        (None, ""),
+        (True, "yes"),
+    ],
+)
+def test_settings_are_said_whatever_they_hold(value, text):
+    assert said(value) == text
