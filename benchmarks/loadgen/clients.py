@@ -232,7 +232,7 @@ class Orch:
         return {"ORCH_HOME": str(out / "home")}
 
     def read(self, out: Path, answers: Sequence[Answer]) -> Outcome:
-        """The records of its one cell."""
+        """The records of its one cell, and what the result says of the client."""
         (path,) = (out / "home" / "benchmarks").glob("*/*.records")
         records = [record for record in drive.load_records(path).records if record.error is None]
         begun, ended = min(record.sent for record in records), max(record.ended for record in records)
@@ -249,6 +249,7 @@ class Orch:
             ],
             (max(record.ended for record in records) - min(record.sent for record in records)) / 1e9,
             intended_ns={number: record.intended for number, record in zip(numbers, records, strict=True)},
+            client=json.loads((path.parent / "result.json").read_text())["cells"][0]["summary"]["client"],
         )
 
 
@@ -277,4 +278,5 @@ def environment(client: Client, out: Path) -> Mapping[str, str]:
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
     """What a run's row keeps of it."""
-    return {"requests_reported": len(outcome.reported), "duration_s": round(outcome.duration_s, 4)}
+    row = {"requests_reported": len(outcome.reported), "duration_s": round(outcome.duration_s, 4)}
+    return row | ({"client": dict(outcome.client)} if outcome.client else {})

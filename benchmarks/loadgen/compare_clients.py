@@ -33,7 +33,7 @@ import clients
 import peers
 from clients import Client, Shape
 from mock_server import Answer, MockServer
-from truth import Outcome, errors, send_errors
+from truth import Outcome, errors, of, send_errors
 from watch import PeakMemory
 
 from orchestrator.loadgen import hardware
@@ -88,7 +88,7 @@ def run(client: Client, shape: Shape, cores: Sequence[int], server: dict[str, An
         "peak_memory": peak,
         "requests_arrived": len(answers),
         "answers_complete": sum(answer.complete for answer in answers),
-        "tokens": sum(len(answer.times) for answer in answers),
+        "tokens_reported": sum(len(answer.times) for answer in of(outcome, answers)),
         "server_idle_share": mock.report["idle_share"],
         "connections": mock.report["connections"],
         **clients.as_json(outcome),
@@ -142,8 +142,8 @@ def scenario(name: str, key: str, client: Client, cores: Sequence[int], quick: b
         say(f"  failed: {error}")
         return {"failed": f"{type(error).__name__}: {error}"}
     if name in ("tokens", "requests"):
-        row["tokens_per_s"] = round(row["tokens"] / outcome.duration_s, 1)
-        row["requests_per_s"] = round(row["answers_complete"] / outcome.duration_s, 1)
+        row["tokens_per_s"] = round(row["tokens_reported"] / outcome.duration_s, 1)
+        row["requests_per_s"] = round(len(outcome.reported) / outcome.duration_s, 1)
     elif shape.rate:
         row |= send_errors(outcome, answers, shape.rate, stalls[0])
     else:
@@ -186,23 +186,20 @@ def _scaled(
                 port = ("--port", str(running[0].port)) if running else ()
                 mock = MockServer(out / f"server-{index}", unlimited=True, core=core, options=("--shared", *port))
                 running.append(mock.__enter__())
-            before = os.times()
             _execute(client, shape, running[0].url, pinned, out)
-            after = os.times()
         finally:
             for mock in running:
                 mock.stop()
         answers = [answer for mock in running for answer in mock.log() if answer.asked == shape.tokens]
         outcome = client.read(out, answers)
-    tokens = sum(len(answer.times) for answer in answers)
-    seconds = after.children_user + after.children_system - before.children_user - before.children_system
+    rate, share = len(outcome.reported) * shape.tokens / outcome.duration_s, outcome.client["cpu_share"]
     return {
         "workers": workers,
         "client_cores": list(pinned),
         "server_cores": list(servers),
-        "tokens_per_s": round(tokens / outcome.duration_s, 1),
-        "client_cpu_s": round(seconds, 3),
-        "tokens_per_cpu_s": round(tokens / seconds, 1),
+        "tokens_per_s": round(rate, 1),
+        "busiest_worker": round(share, 4),
+        "tokens_per_s_of_workers_time": round(rate / workers / share, 1),
         "server_idle_share": [mock.report["idle_share"] for mock in running],
     }
 

@@ -38,14 +38,17 @@ class Outcome:
     """False: means of requests."""
     intended_ns: Mapping[int, int] = field(default_factory=dict)
     """When its schedule wanted each request sent, by the server's number; empty where it does not say."""
+    client: Mapping[str, Any] = field(default_factory=dict)
+    """What it says of itself: its share of a core, how long bytes waited for it; empty where it does not."""
 
 
 def errors(outcome: Outcome, answers: Sequence[Answer], skip: int) -> dict[str, float | int | None]:
-    """The errors over the requests but the first `skip` ones to arrive, in ms.
+    """The errors over the reported requests but the first `skip` ones of them to arrive, in ms.
 
     `overstated` is the median reported minus the median truth.
     """
-    truth = {answer.number: answer for answer in sorted(answers, key=lambda answer: answer.last_ns)[skip:]}
+    arrived = sorted(of(outcome, answers), key=lambda answer: answer.last_ns)
+    truth = {answer.number: answer for answer in arrived[skip:]}
     kept = [(reported, truth[reported.number]) for reported in outcome.reported if reported.number in truth]
     if not kept:
         return {"requests": 0}
@@ -63,6 +66,12 @@ def errors(outcome: Outcome, answers: Sequence[Answer], skip: int) -> dict[str, 
         "itl_error_p50_ms": _at(abs(np.array(gaps)) / MS, 50) if gaps else None,
         "itl_error_p99_ms": _at(abs(np.array(gaps)) / MS, 99) if gaps else None,
     }
+
+
+def of(outcome: Outcome, answers: Sequence[Answer]) -> list[Answer]:
+    """The reported ones: a client may have repeated its measurement, and reports the last."""
+    reported = {row.number for row in outcome.reported}
+    return [answer for answer in answers if answer.number in reported]
 
 
 def _itl_errors(reported: Reported, answer: Answer) -> list[float]:
