@@ -84,7 +84,7 @@ class Distribution(Model, Generic[N]):
     def __get_pydantic_json_schema__(
         cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {"anyOf": [{"type": ["number", "string"]}, handler(schema)]}
+        return {"anyOf": [{"type": ["number", "string"]}, super().__get_pydantic_json_schema__(schema, handler)]}
 
     @property
     def least(self) -> float:

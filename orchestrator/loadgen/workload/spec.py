@@ -100,7 +100,7 @@ class Arrivals(Model):
     def __get_pydantic_json_schema__(
         cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {"anyOf": [{"enum": ["poisson", "constant"]}, handler(schema)]}
+        return {"anyOf": [{"enum": ["poisson", "constant"]}, super().__get_pydantic_json_schema__(schema, handler)]}
 
     def __str__(self) -> str:
         if self.gamma is not None:
