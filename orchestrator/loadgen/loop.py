@@ -23,7 +23,7 @@ from orchestrator.loadgen.http1 import ProtocolError, Response
 from orchestrator.loadgen.load import Load
 from orchestrator.loadgen.record import Record
 from orchestrator.loadgen.schedule import SECOND, Item, Schedule
-from orchestrator.loadgen.stream import Stream, StreamError, unescaped
+from orchestrator.loadgen.stream import Shapes, Stream, StreamError, unescaped
 
 CONNECT_TIMEOUT_NS = 10 * SECOND
 _LOOK_NS = SECOND // 10
@@ -125,6 +125,7 @@ class Loop:
         self._stale = 0
         self._timeout_ns, self._stall_ns = int(load.timeout_s * SECOND), int(load.stall_s * SECOND)
         self.in_flight = 0
+        self._shapes = Shapes()
         self.kernel_timestamps = sys.platform == "linux"
         self.lags = array("q", bytes(8 * LAG_STEPS))
         """Histogram of the reads by their lag, in steps of 1,024 ns; the last step holds all longer ones."""
@@ -280,7 +281,7 @@ class Loop:
 
     def _send(self, connection: _Connection, item: Item) -> None:
         connection.item = item
-        connection.response = Response(Stream(keep_text=self._load.keep_text or bool(item.rest)))
+        connection.response = Response(Stream(keep_text=self._load.keep_text or bool(item.rest), shapes=self._shapes))
         connection.lag = 0
         data = b"%bX-Request-Id: orch-%b\r\nContent-Length: %d\r\n\r\n%b" % (
             self._head, item.nonce, len(item.body), item.body,

@@ -17,7 +17,7 @@ from orchestrator.loadgen.load import Load
 from orchestrator.loadgen.loop import CONNECT_TIMEOUT_NS, LAG_STEPS, fill
 from orchestrator.loadgen.record import Record
 from orchestrator.loadgen.schedule import SECOND, Item, Schedule
-from orchestrator.loadgen.stream import Stream, StreamError, unescaped
+from orchestrator.loadgen.stream import Shapes, Stream, StreamError, unescaped
 
 _LOOK_S = 0.1
 
@@ -40,6 +40,7 @@ class PortableLoop:
         self.kernel_timestamps = False
         self.lags = array("q", bytes(8 * LAG_STEPS))
         self.in_flight = 0
+        self._shapes = Shapes()
 
     def run(self) -> None:
         """Until the schedule has finished, or the control says stop."""
@@ -80,7 +81,7 @@ class PortableLoop:
         self._changed.clear()
 
     async def _request(self, client: httpx.AsyncClient, item: Item) -> None:
-        stream = Stream(keep_text=self._load.keep_text or bool(item.rest))
+        stream = Stream(keep_text=self._load.keep_text or bool(item.rest), shapes=self._shapes)
         sent = time.time_ns()
         record = Record(
             item.index, item.request.prompt, sent, sent, sent, warmup=item.warmup, session=item.request.session,

@@ -2,8 +2,9 @@
 
 A token's event is not turned into objects: the events of an answer differ in nothing but the text of their delta, so
 the bytes before and after that text are learned from one event that was parsed whole, and every further event that
-has the same bytes around a non-empty JSON string is a delta. Anything else (a quote inside the text, a finish reason,
-a usage) is parsed as JSON, so that the short cut never decides what an event means.
+has the same bytes around a non-empty JSON string is a delta. The answers of a server differ in nothing but their ids,
+so that what one has taught is used for the next. Anything else (a quote inside the text, a usage that was not seen
+before) is parsed as JSON: the short cut never decides what an event means.
 """
 
 import json
@@ -15,6 +16,7 @@ from orchestrator.loadgen.sse import EventReader
 _TEXT_KEYS = ("content", "reasoning_content", "reasoning")
 _WORTH_LEARNING = 3
 """Deltas after which it pays to learn the shape of the others."""
+_KNOWN = 256
 _decode = json.JSONDecoder().raw_decode
 _PROBE = "0"
 """Stands for the text when a template is checked; no number of the event can be mistaken for it, it is quoted."""
@@ -28,23 +30,54 @@ class StreamError(Exception):
         self.kind, self.detail = kind, detail
 
 
+Meaning = tuple[str | None, dict[str, Any] | None, float | None]
+"""What an event without text says: finish reason, usage, the server's own TTFT in ms."""
+
+
+class Shapes:
+    """What the events of one server have in common but for their ids: learned from one answer, used for the next."""
+
+    __slots__ = ("after", "between", "known", "prefix")
+
+    def __init__(self) -> None:
+        self.begin_with(b"")
+
+    def begin_with(self, prefix: bytes) -> None:
+        """Forget all, for events that begin with `prefix` before their id."""
+        self.prefix = prefix
+        self.between = self.after = b""
+        """Between the id and the text of a delta, and after the text."""
+        self.known: dict[bytes, Meaning] = {}
+        """By everything after the id."""
+
+    def remember(self, rest: bytes, meaning: Meaning) -> None:
+        """Keep the meaning of an event, among a bounded number of others."""
+        if len(self.known) >= _KNOWN:
+            self.known.clear()
+        self.known[rest] = meaning
+
+
 class Stream:
     """Takes the bytes of a stream of events as they arrive; times are ns of any one clock."""
 
     __slots__ = (
-        "_after", "_before", "_events", "_head", "_pieces", "_tail", "content", "done", "finish_reason",
-        "first_chunk", "server_ttft_ms", "usage",
+        "_after", "_before", "_events", "_head", "_opening", "_pieces", "_shapes", "_tail", "content", "done",
+        "finish_reason", "first_chunk", "server_ttft_ms", "usage",
     )  # fmt: skip
 
-    def __init__(self, *, keep_text: bool = False) -> None:
+    def __init__(self, *, keep_text: bool = False, shapes: Shapes | None = None) -> None:
+        """`shapes` is shared by the streams of one server."""
         self.content: array[int] = array("q")
         self.first_chunk = 0
         self.usage: dict[str, Any] = {}
         self.finish_reason: str | None = None
         self.done = False
         self.server_ttft_ms: float | None = None
+        self._shapes = shapes or Shapes()
         self._events = EventReader()
         self._pieces: list[bytes] | None = [] if keep_text else None
+        self._opening = b""
+        """How the events of this answer begin, their id included."""
         # around the text of a delta, as a payload (before, after) and as the bytes of an event of its own (head, tail)
         self._before = self._after = b""
         self._head = self._tail = b"\0"
@@ -81,6 +114,7 @@ class Stream:
     def _event(self, payload: bytes, now: int) -> None:
         if not self.first_chunk:
             self.first_chunk = now
+            self._open(payload)
         before, after = self._before, self._after
         if (
             before
@@ -93,24 +127,46 @@ class Stream:
         if payload == b"[DONE]":
             self.done = True
             return
+        opening, shapes = self._opening, self._shapes
+        rest = payload[len(opening) :] if opening and payload.startswith(opening) else b""
+        meaning = shapes.known.get(rest)
+        if meaning is None:
+            deltas = len(self.content)
+            meaning = self._parsed(payload, now)
+            if rest and len(self.content) == deltas:
+                shapes.remember(rest, meaning)
+        finish_reason, usage, server_ttft_ms = meaning
+        self.finish_reason = finish_reason or self.finish_reason
+        self.usage = usage or self.usage
+        self.server_ttft_ms = server_ttft_ms or self.server_ttft_ms
+
+    def _open(self, payload: bytes) -> None:
+        """Take over what was learned from other answers, if the first event begins as theirs do."""
+        prefix, opening = _opening(payload)
+        if not opening:
+            return
+        shapes, self._opening = self._shapes, opening
+        if prefix != shapes.prefix:
+            shapes.begin_with(prefix)
+        if shapes.after:
+            self._put_around(opening + shapes.between, shapes.after)
+
+    def _parsed(self, payload: bytes, now: int) -> Meaning:
         try:
-            self._chunk(payload, _parse(payload), now)
+            chunk = _parse(payload)
+            if chunk.get("error"):
+                raise StreamError("server_error", json.dumps(chunk["error"]))
+            finish_reason = None
+            for choice in chunk.get("choices") or ():
+                finish_reason = choice.get("finish_reason") or finish_reason
+                self._choice(payload, chunk, choice, now)
+            usage = dict(chunk["usage"]) if chunk.get("usage") else None
+            measured = chunk.get("metrics") or (usage or {}).get("metrics") or {}
+            return finish_reason, usage, measured.get("time_to_first_token_ms")
         except (ValueError, AttributeError, TypeError, KeyError) as problem:
             raise StreamError("malformed", payload.decode(errors="replace")) from problem
 
-    def _chunk(self, payload: bytes, chunk: Any, now: int) -> None:
-        if chunk.get("error"):
-            raise StreamError("server_error", json.dumps(chunk["error"]))
-        for choice in chunk.get("choices") or ():
-            self._choice(payload, chunk, choice, now)
-        if chunk.get("usage"):
-            self.usage = dict(chunk["usage"])
-        measured = chunk.get("metrics") or self.usage.get("metrics")
-        if measured:
-            self.server_ttft_ms = measured.get("time_to_first_token_ms")
-
     def _choice(self, payload: bytes, chunk: Any, choice: Any, now: int) -> None:
-        self.finish_reason = choice.get("finish_reason") or self.finish_reason
         holder, keys = (choice, ("text",)) if "text" in choice else (choice.get("delta") or {}, _TEXT_KEYS)
         key = next((key for key in keys if holder.get(key)), None)
         if key is not None:
@@ -124,8 +180,6 @@ class Stream:
 
     def _learn(self, payload: bytes, chunk: Any, holder: dict[str, Any], key: str) -> None:
         """Remember what stands around the text, if putting another text there gives the same chunk with that text."""
-        self._before = self._after = b""
-        self._head = self._tail = b"\0"
         name = b'"%s":' % key.encode()
         start = payload.find(name) + len(name)
         start = payload.find(b'"', start) + 1
@@ -134,9 +188,15 @@ class Stream:
             return  # escaped in another way than ours: this event teaches nothing, the next one may
         before, after = payload[:start], payload[start + len(raw) :]
         holder[key] = _PROBE
-        if json.loads(before + _PROBE.encode() + after) == chunk:
-            self._before, self._after = before, after
-            self._head, self._tail = b"data: " + before, after + b"\n\n"
+        if json.loads(before + _PROBE.encode() + after) != chunk:
+            return
+        self._put_around(before, after)
+        if key in ("content", "text") and self._opening and before.startswith(self._opening):
+            self._shapes.between, self._shapes.after = before[len(self._opening) :], after
+
+    def _put_around(self, before: bytes, after: bytes) -> None:
+        self._before, self._after = before, after
+        self._head, self._tail = b"data: " + before, after + b"\n\n"
 
 
 def _parse(payload: bytes) -> Any:
@@ -149,3 +209,13 @@ def _parse(payload: bytes) -> Any:
 def unescaped(answer: bytes) -> str:
     """The text that the inside of a JSON string stands for."""
     return str(json.loads(b'"' + answer + b'"'))
+
+
+def _opening(payload: bytes) -> tuple[bytes, bytes]:
+    """An event up to its id, without and with it; empty where its id is not one of the first things in it."""
+    at = payload.find(b'"id":', 0, 40)
+    start = payload.find(b'"', at + 5) + 1
+    end = payload.find(b'"', start)
+    if at < 0 or not start or end < 0 or b"\\" in payload[start:end]:
+        return b"", b""
+    return payload[:start], payload[:end]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.loadgen.http1 import ProtocolError, Response
-from orchestrator.loadgen.stream import Stream, StreamError
+from orchestrator.loadgen.stream import Shapes, Stream, StreamError
 from tests.loadgen.raw_server import DONE, END, FINISH, HEAD, USAGE, chunk, delta, event
 
 TEXTS = st.text(max_size=12) | st.sampled_from(
@@ -79,6 +79,24 @@ def test_any_split_of_any_answer_gives_the_same_result(answer):
     assert response.keep_alive == (framing != "close")
     if key != "reasoning_content":
         assert json.loads(b'"' + stream.text + b'"') == "".join(texts)
+
+
+IDS = st.text(max_size=6) | st.sampled_from(["1", "", '"', "a\\", "r", "id"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(IDS, st.lists(TEXTS, max_size=8)), max_size=5), st.sampled_from(["content", "text"]), LAYOUTS)
+def test_what_one_answer_taught_never_changes_what_another_says(asked, key, layout):
+    shapes = Shapes()
+    for identity, texts in asked:
+        together, alone = Stream(keep_text=True, shapes=shapes), Stream(keep_text=True)
+        for payload in _chunks(texts, key, layout):
+            named = payload.replace('"id":"r"', f'"id":{json.dumps(identity)}').replace('"id": "r"', '"id": "x"')
+            for stream in (together, alone):
+                stream.take(f"data: {named}\n\n".encode(), 1)
+        assert json.loads(b'"' + together.text + b'"') == "".join(texts)
+        for name in ("content", "first_chunk", "usage", "finish_reason", "done"):
+            assert getattr(together, name) == getattr(alone, name)
 
 
 @settings(max_examples=300, deadline=None)
