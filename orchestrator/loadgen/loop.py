@@ -31,8 +31,8 @@ _LOOK_NS = SECOND // 10
 _READ = 16_384
 _UNDERSTAND_NS = 1_000_000
 """For so long at most, answers are worked on before arrivals are read again."""
-_MAX_PIECES = 2_048
-"""With more of them than this it is hopeless to keep up, and memory counts for more than exact times."""
+_MAX_UNREAD = 8_000_000
+"""With more bytes than this it is hopeless to keep up, and memory counts for more than exact times."""
 _SPIN_NS = 1_000_000
 """epoll waits for whole milliseconds; the rest before a planned send is waited for actively."""
 _SO_TIMESTAMPNS = 35
@@ -121,7 +121,7 @@ class Loop:
         self._idle: list[_Connection] = []
         self._unread: deque[_Connection] = deque()
         """Connections with pieces that were read and not understood yet."""
-        self._pieces = 0
+        self._unread_bytes = 0
         self._stale = 0
         self._timeout_ns, self._stall_ns = int(load.timeout_s * SECOND), int(load.stall_s * SECOND)
         self.in_flight = 0
@@ -178,7 +178,7 @@ class Loop:
             else:
                 self._read(connection)
         if self._unread:
-            self._understand(_time_ns() + _UNDERSTAND_NS if self._pieces < _MAX_PIECES else sys.maxsize)
+            self._understand(_time_ns() + _UNDERSTAND_NS)
         return True
 
     def _read(self, connection: _Connection) -> None:
@@ -208,7 +208,7 @@ class Loop:
         if not connection.pieces:
             self._unread.append(connection)
         connection.pieces.append((piece, at))
-        self._pieces += 1
+        self._unread_bytes += len(piece) if isinstance(piece, bytes) else 0
         connection.last = at
 
     def _understand(self, until: int) -> None:
@@ -216,12 +216,11 @@ class Loop:
         while self._unread:
             connection = self._unread.popleft()
             pieces, connection.pieces = connection.pieces, []
-            self._pieces -= len(pieces)
             for piece, at in pieces:
-                if connection.sock.fileno() < 0:
-                    break
-                self._take(connection, piece, at)
-            if _time_ns() > until:
+                self._unread_bytes -= len(piece) if isinstance(piece, bytes) else 0
+                if connection.sock.fileno() >= 0:
+                    self._take(connection, piece, at)
+            if _time_ns() > until and self._unread_bytes < _MAX_UNREAD:
                 return
 
     def _take(self, connection: _Connection, piece: bytes | OSError, at: int) -> None:

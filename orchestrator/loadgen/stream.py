@@ -173,7 +173,8 @@ class Stream:
             self.content.append(now)
             if self._pieces is not None and key in ("content", "text"):
                 self._pieces.append(json.dumps(holder[key])[1:-1].encode())
-            if len(self.content) >= _WORTH_LEARNING and (self._pieces is None or key in ("content", "text")):
+            worth = len(self.content) >= _WORTH_LEARNING or not self._shapes.after
+            if worth and (self._pieces is None or key in ("content", "text")):
                 self._learn(payload, chunk, holder, key)
         elif holder.get("tool_calls"):
             self.content.append(now)
