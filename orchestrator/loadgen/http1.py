@@ -14,7 +14,7 @@ class ProtocolError(Exception):
 class Response:
     """Takes the bytes of one response; its events go to `stream` as they arrive."""
 
-    __slots__ = ("_body", "_left", "_rest", "_state", "keep_alive", "retry_after_s", "status", "stream")
+    __slots__ = ("_body", "_left", "_rest", "_state", "_take", "keep_alive", "retry_after_s", "status", "stream")
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -25,6 +25,8 @@ class Response:
         self._left = 0
         """Bytes of the current chunk, or of the body, that are still to come."""
         self._body = bytearray()
+        self._take = stream.take
+        """Where the bytes of the body go: to the stream, or to `_keep` with any other status than 200."""
         self._state = self._head
 
     def feed(self, data: bytes, now: int) -> bool:
@@ -75,6 +77,7 @@ class Response:
             self.status = int(head[9:12])
         except (ValueError, AssertionError) as error:
             raise ProtocolError(f"not an HTTP/1.1 response: {head[:80]!r}") from error
+        self._take = self.stream.take if self.is_stream else self._keep
         self.keep_alive = not head.startswith(b"http/1.0") and b"\r\nconnection: close\r\n" not in head
         if self.status in (429, 503):
             value = _header(head, b"retry-after")
@@ -92,25 +95,28 @@ class Response:
         self._left = int(length)
         return self._counted
 
-    def _take(self, piece: bytes, now: int) -> None:
-        if self.status == 200:
-            self.stream.take(piece, now)
-        elif len(self._body) < _MAX_BODY:
+    def _keep(self, piece: bytes, now: int) -> None:
+        if len(self._body) < _MAX_BODY:
             self._body += piece
 
     def _size_line(self, data: bytes, now: int) -> bool:
         """At the start of a chunk: `1a\\r\\n`, 26 bytes, `\\r\\n`, and so on."""
-        position, size = 0, len(data)
+        position, size, take = 0, len(data), self._take
         while position < size:
             end = data.find(b"\r\n", position)
             if end < 0:
                 break
-            length = _chunk_length(data[position:end])
+            try:
+                length = int(data[position:end], 16)
+            except ValueError:
+                length = -1
+            if length < 0:
+                length = _chunk_length(data[position:end])
             first, last = end + 2, end + 2 + length
             if length == 0:
                 return self._trailer(data[first:], now)
             if last + 2 <= size:
-                self._take(data[first:last], now)
+                take(data[first:last], now)
                 position = last + 2
                 continue
             self._left = length + 2
