@@ -105,8 +105,7 @@ def import_(file: Annotated[Path, typer.Argument(metavar="FILE", help="Result of
     from orchestrator.cli import bench_results
     from orchestrator.store.store import Store
 
-    found = bench_results.read(file)
-    Store(home()).add_benchmark(found.model_dump(mode="json"))
+    found = bench_results.keep(Store(home()), file)
     print(f"{found.id}: {len(found.cells)} cells of {found.name}, from {found.source}; `orch bench show {found.id}`")
 
 

@@ -58,10 +58,43 @@ def stored(store: Store, wanted: str) -> Found:
 
 def read(path: Path) -> Result:
     """A result file of ours, or of a tool whose format is known."""
+    ours = _ours(path)
+    if ours is not None:
+        return Result.model_validate(ours)
+    from orchestrator.bench import formats
+
+    return formats.read(path).result
+
+
+def keep(store: Store, path: Path) -> Result:
+    """Store the result of a file; what another tool kept of its requests becomes our records."""
     from orchestrator.bench import formats
 
     ours = _ours(path)
-    return Result.model_validate(ours) if ours is not None else formats.read(path)
+    found = formats.Imported(Result.model_validate(ours), {}) if ours is not None else formats.read(path)
+    place = folder(store.home, found.result.id)
+    for id, measurement in found.measurements.items():
+        place.mkdir(parents=True, exist_ok=True)
+        drive.save_records(place / f"{id}.records", measurement)
+    store.add_benchmark(found.result.model_dump(mode="json"))
+    return found.result
+
+
+def export(found: Found, form: str, out: Path) -> list[Path]:
+    """Write a result in another format; the files. Raises InputError for an unknown one, and for want of records."""
+    from orchestrator.bench import formats
+
+    def load(cell: Cell) -> Measurement | None:
+        path = found.folder / cell.records if cell.records else None
+        return drive.load_records(path) if path is not None and path.exists() else None
+
+    written = []
+    for suffix, text in formats.files(form, found.result, load).items():
+        path = out.with_name(f"{out.stem}{suffix}" if "." in suffix else f"{out.stem}{suffix}{out.suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        written.append(path)
+    return written
 
 
 def _ours(path: Path) -> Mapping[str, Any] | None:

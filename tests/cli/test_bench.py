@@ -331,3 +331,18 @@ def listening(status: int = 200) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_another_tools_result_is_imported_shown_and_written_again(orch: Orch, tmp_path: Path) -> None:
+    data = Path(__file__).parents[1] / "bench" / "data" / "guidellm.json"
+    told = orch("bench", "import", str(data)).stdout
+    assert "2 cells of 127.0.0.1" in told
+    assert "from guidellm 0.8.1" in told
+    assert "20 req/s" in orch("bench", "show", "latest").stdout
+    written = orch("bench", "export", "latest", str(tmp_path / "out.json"), "--format", "vllm_bench").stdout.split()
+    assert len(written) == 2
+    assert all(json.loads(Path(path).read_text())["completed"] == 5 for path in written)
+    (row, *_) = orch("bench", "export", "latest", str(tmp_path / "out.csv"), "--format", "csv").stdout.split()
+    assert Path(row).read_text().count("\n") == 3
+    refused = orch("bench", "import", str(tmp_path / "out.csv"))
+    assert refused.returncode == 2
