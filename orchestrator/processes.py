@@ -1,4 +1,7 @@
-"""Processes that die with their owner: engines, the gateway and worker programs are started here and nowhere else."""
+"""Processes that die with their owner: engines, the gateway and worker programs are started here and nowhere else.
+
+(The load generator's client processes end with their stdin by themselves: `loadgen/drive.py`.)
+"""
 
 import os
 import signal
