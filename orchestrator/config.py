@@ -5,6 +5,7 @@ The sentence under a field is its help text, in the JSON Schema too.
 
 import ast
 import inspect
+import itertools
 import textwrap
 from typing import Annotated, Any
 
@@ -48,7 +49,7 @@ def _sentences(kind: type[Model]) -> dict[str, str]:
     body = tree.body if isinstance(tree, ast.ClassDef) else []
     return {
         field.target.id: inspect.cleandoc(text.value.value)
-        for field, text in zip(body, body[1:], strict=False)
+        for field, text in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
     }

@@ -48,7 +48,7 @@ class Shapes:
         self.between = self.after = b""
         """Between the id and the text of a delta, and after the text."""
         self.known: dict[bytes, Meaning] = {}
-        """By everything after the id."""
+        """By everything after the id, the end of the event included."""
 
     def remember(self, rest: bytes, meaning: Meaning) -> None:
         """Keep the meaning of an event, among a bounded number of others."""
@@ -62,7 +62,7 @@ class Stream:
 
     __slots__ = (
         "_after", "_around", "_before", "_between_events", "_events", "_head",
-        "_opening", "_pieces", "_shapes", "_tail", "content", "done",
+        "_opening", "_pieces", "_shapes", "_start", "_tail", "content", "done",
         "finish_reason", "first_chunk", "server_ttft_ms", "usage",
     )  # fmt: skip
 
@@ -77,8 +77,8 @@ class Stream:
         self._shapes = shapes or Shapes()
         self._events = EventReader()
         self._pieces: list[bytes] | None = [] if keep_text else None
-        self._opening = b""
-        """How the events of this answer begin, their id included."""
+        self._opening = self._start = b""
+        """How the events of this answer begin, their id included: as a payload, and as the bytes of an event."""
         # around the text of a delta, as a payload (before, after) and as the bytes of an event of its own (head, tail)
         self._before = self._after = b""
         self._head = self._tail = b"\0"
@@ -98,6 +98,11 @@ class Stream:
                     self.content.append(now)
                     if self._pieces is not None:
                         self._pieces.append(text)
+                return
+        if self._between_events and self._opening and piece.startswith(self._start):
+            meaning = self._shapes.known.get(piece[len(self._start) :])
+            if meaning is not None:
+                self._apply(meaning)
                 return
         for payload in self._events.feed(piece):
             self._event(payload, now)
@@ -135,13 +140,16 @@ class Stream:
             self.done = True
             return
         opening, shapes = self._opening, self._shapes
-        rest = payload[len(opening) :] if opening and payload.startswith(opening) else b""
+        rest = payload[len(opening) :] + b"\n\n" if opening and payload.startswith(opening) else b""
         meaning = shapes.known.get(rest)
         if meaning is None:
             deltas = len(self.content)
             meaning = self._parsed(payload, now)
             if rest and len(self.content) == deltas:
                 shapes.remember(rest, meaning)
+        self._apply(meaning)
+
+    def _apply(self, meaning: Meaning) -> None:
         finish_reason, usage, server_ttft_ms = meaning
         self.finish_reason = finish_reason or self.finish_reason
         self.usage = usage or self.usage
@@ -152,7 +160,7 @@ class Stream:
         prefix, opening = _opening(payload)
         if not opening:
             return
-        shapes, self._opening = self._shapes, opening
+        shapes, self._opening, self._start = self._shapes, opening, b"data: " + opening
         if prefix != shapes.prefix:
             shapes.begin_with(prefix)
         if shapes.after:

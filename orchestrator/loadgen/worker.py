@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,6 +24,7 @@ from orchestrator.loadgen.schedule import SECOND, Schedule, sessions
 
 _RECENT = 200
 _SAMPLES = 100_000
+_IN_MEMORY_BYTES = 8_000_000
 
 
 class _Watch:
@@ -91,13 +93,13 @@ def main() -> int:
     load, worker = Load(**plan["load"]), plan["worker"]
     _allow_files()
     out = sys.stdout
-    workload = open(plan["requests"], "rb")  # noqa: SIM115  for as long as this process lives
+    workload = _workload(plan["requests"])
     print("ready", file=out, flush=True)
     word, _, at = _line(stdin).partition(b" ")
     if word != b"go":
         return 0
     schedule = Schedule(
-        sessions(lambda: requests.read_again(workload), load, worker=worker),
+        sessions(workload, load, worker=worker),
         load,
         start=int(at),
         run=plan["run"].encode(),
@@ -111,6 +113,15 @@ def main() -> int:
         report = _report(loop, watch, now)
     watch.tell(in_flight=loop.in_flight, now=now, report=report)
     return 0
+
+
+def _workload(path: str) -> Callable[[], Iterator[requests.Request]]:
+    """What gives the requests from the first one on: from memory where that is little."""
+    file = open(path, "rb")  # noqa: SIM115  for as long as this process lives
+    if os.fstat(file.fileno()).st_size > _IN_MEMORY_BYTES:
+        return lambda: requests.read_again(file)
+    kept = list(requests.read_again(file))
+    return lambda: iter(kept)
 
 
 def _loop(plan: Any, load: Load, schedule: Schedule, watch: _Watch) -> Any:

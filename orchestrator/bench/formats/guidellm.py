@@ -151,6 +151,17 @@ def _scheduler(records: Sequence[Record], totals: Mapping[str, Any], start: floa
     return {**dict.fromkeys(moments, start), **dict.fromkeys(ends, end), "requests_made": totals, **means}
 
 
+_MEDIA = {
+    "text": ("tokens", "words", "characters"),
+    "image": ("tokens", "images", "pixels", "bytes"),
+    "video": ("tokens", "frames", "seconds", "bytes"),
+    "audio": ("tokens", "samples", "seconds", "bytes"),
+    "tool_call": ("tokens", "mixed_tokens", "count"),
+}
+"""Sections of its metrics that have to be there, though nothing is known for them."""
+_UNKNOWN = [f"{side}{of}" for side in ("input", "output", "total") for of in ("", "_per_second", "_concurrency")]
+
+
 def _metrics(records: Sequence[Record], totals: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """The names are GuideLLM's; rates are one value over the whole, as no distribution of them was kept."""
     with_tokens = [record for record in records if record.content]
@@ -163,7 +174,6 @@ def _metrics(records: Sequence[Record], totals: Mapping[str, Any], seconds: floa
         "request_scheduled_latency": [(record.ended - record.intended) / SECOND for record in records],
         "turn_predecessor_delay": [0.0] * len(records),
         "turn_scheduling_delay": [0.0] * len(records),
-        "root_dispatch_delay": [(record.sent - record.intended) / SECOND for record in records],
         "request_streaming_iterations_count": [len(record.content) for record in records],
         "prompt_token_count": prompts,
         "output_token_count": outputs,
@@ -183,8 +193,9 @@ def _metrics(records: Sequence[Record], totals: Mapping[str, Any], seconds: floa
         "tokens_per_second": [(sum(prompts) + sum(outputs)) / seconds],
     }
     spread = {name: _spreads(values) for name, values in per_request.items()}
-    media = {name: {} for name in ("text", "image", "video", "audio", "tool_call")}
-    return {"request_totals": totals, **spread, **media}
+    first_turns = _spread([(record.sent - record.intended) / SECOND for record in records])
+    media = {name: {part: dict.fromkeys(_UNKNOWN) for part in parts} for name, parts in _MEDIA.items()}
+    return {"request_totals": totals, **spread, "root_dispatch_delay": first_turns, **media}
 
 
 def _tpot_ms(record: Record) -> float:
