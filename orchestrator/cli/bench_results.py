@@ -69,9 +69,10 @@ def read(path: Path) -> Result:
 def keep(store: Store, path: Path) -> Result:
     """Store the result of a file; what another tool kept of its requests becomes our records."""
     from orchestrator.bench import formats
+    from orchestrator.bench.formats.base import Imported
 
     ours = _ours(path)
-    found = formats.Imported(Result.model_validate(ours), {}) if ours is not None else formats.read(path)
+    found = Imported(Result.model_validate(ours), {}) if ours is not None else formats.read(path)
     place = folder(store.home, found.result.id)
     for id, measurement in found.measurements.items():
         place.mkdir(parents=True, exist_ok=True)

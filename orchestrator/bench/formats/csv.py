@@ -28,10 +28,10 @@ def files(result: Result, load: Load) -> dict[str, str]:
     return {"": text.getvalue()}
 
 
-def _row(result: Result, cell: Cell) -> dict[str, Any]:
+def _row(result: Result, cell: Cell) -> Mapping[str, Any]:
     target = result.target(cell.target) if any(t.name == cell.target for t in result.targets) else None
     about = {name: getattr(target, name, None) for name in ("engine", "engine_version", "quantization", "model")}
-    row = {
+    row: dict[str, Any] = {
         "benchmark": result.id,
         "target": cell.target,
         **about,
@@ -42,7 +42,7 @@ def _row(result: Result, cell: Cell) -> dict[str, Any]:
         "state": cell.state,
         "cause": cell.cause,
     }
-    return row | _numbers(cell)
+    return {**row, **_numbers(cell)}
 
 
 def _numbers(cell: Cell) -> Mapping[str, Any]:

@@ -168,7 +168,7 @@ def _metrics(records: Sequence[Record], totals: Mapping[str, Any], seconds: floa
     e2e = [(record.ended - record.sent) / SECOND for record in records]
     prompts, outputs = [r.prompt_tokens or 0 for r in records], [r.completion_tokens or 0 for r in records]
     ttft = [(record.content[0] - record.sent) / 1e6 for record in with_tokens]
-    per_request = {
+    per_request: dict[str, Sequence[float]] = {
         "request_latency": e2e,
         "request_dispatch_delay": [(record.sent - record.intended) / SECOND for record in records],
         "request_scheduled_latency": [(record.ended - record.intended) / SECOND for record in records],
