@@ -25,13 +25,13 @@ class Model(BaseModel):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         found = handler(schema)
         properties = handler.resolve_ref_schema(found).get("properties", {})
-        for name, text in _help(cls).items():
+        for name, text in help_texts(cls).items():
             if name in properties:
                 properties[name]["description"] = text
         return found
 
 
-def _help(model: type[Model]) -> dict[str, str]:
+def help_texts(model: type[Model]) -> dict[str, str]:
     """Field -> the sentence under it, of the class and those it extends; by the field's alias where it has one."""
     found: dict[str, str] = {}
     for kind in reversed(model.__mro__):

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from orchestrator import plugins, stages
-from orchestrator.config import Model
+from orchestrator.config import Model, help_texts
 from orchestrator.errors import InputError
 
 
@@ -21,8 +21,10 @@ def test_a_stage_has_a_config_an_estimate_and_a_run(name: str) -> None:
 
 @pytest.mark.parametrize("name", plugins.names(stages))
 def test_every_field_of_a_stage_says_what_it_means(name: str) -> None:
-    silent = [key for key, field in plugins.load(stages, name).Config.model_fields.items() if not field.description]
-    assert silent == []
+    config = plugins.load(stages, name).Config
+    texts = help_texts(config)
+    named = [field.alias or key for key, field in config.model_fields.items()]
+    assert [key for key in named if not texts.get(key)] == []
 
 
 def test_an_unknown_plug_in_names_the_nearest() -> None:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator import engines, plugins
-from orchestrator.config import Model
+from orchestrator.config import Model, help_texts
 from orchestrator.engines.base import Engine
 from orchestrator.errors import InputError
 from orchestrator.loadgen.scrape import EngineMetrics
@@ -25,7 +25,8 @@ def test_it_has_every_part_of_the_protocol(engine):
 def test_its_options_are_a_model_with_defaults_and_help(engine):
     assert issubclass(engine.Options, Model)
     engine.Options()
-    assert [name for name, field in engine.Options.model_fields.items() if not field.description] == []
+    texts = help_texts(engine.Options)
+    assert [name for name in engine.Options.model_fields if not texts.get(name)] == []
     with pytest.raises(ValidationError):
         engine.Options(no_such_option=1)
 
