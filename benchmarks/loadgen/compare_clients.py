@@ -159,16 +159,14 @@ def start_up(client: Client, core: int) -> list[float]:
 
 
 def scaling(client: Client, cores: Sequence[int], quick: bool) -> list[dict[str, Any]]:
-    """Our client with 1, 2 ... processes on as many cores, and as many servers on the other cores.
+    """Our client with 1, 2 ... processes on half of the cores, and as many servers on the other half.
 
-    On a machine with two cores the second process shares the server's core, and only the tokens per second of processor
-    time can show that the processes do not cost each other anything.
+    On a machine with two cores the processes share the client's one, and only the tokens per second of processor time
+    can show that they do not cost each other anything.
     """
-    rows = []
-    for workers in range(1, max(2, len(cores) // 2) + 1):
-        servers = [cores[i] for i in range(max(1, len(cores) // 2))][:workers]
-        free = [core for core in cores if core not in servers][:workers] or list(cores)
-        pinned = free if len(free) == workers else list(cores)[:workers]
+    rows, half = [], len(cores) // 2
+    for workers in range(1, max(2, half) + 1):
+        servers, pinned = cores[:half][:workers], cores[half:][:workers]
         say(f"{client.name}: {workers} worker processes on cores {pinned}, servers on {servers}")
         rows.append(_scaled(client, workers, pinned, servers, 8192 if quick else 30000))
         say(f"  {rows[-1]}")
@@ -192,7 +190,10 @@ def _scaled(
                 mock.stop()
         answers = [answer for mock in running for answer in mock.log() if answer.asked == shape.tokens]
         outcome = client.read(out, answers)
-    rate, share = len(outcome.reported) * shape.tokens / outcome.duration_s, outcome.client["cpu_share"]
+    rate, share = (
+        len(outcome.reported) * shape.tokens / outcome.duration_s,
+        outcome.client["cpu_share"],
+    )
     return {
         "workers": workers,
         "client_cores": list(pinned),

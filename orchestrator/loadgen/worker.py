@@ -181,5 +181,14 @@ def _line(stdin: Any) -> bytes:
     return bytes(line)
 
 
+def run() -> int:
+    """`main`, which ends without a word when its parent has gone: nobody wants the outcome then."""
+    try:
+        return main()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still in stdout's buffer has a place to go at the exit
+        return 1
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -241,6 +241,8 @@ def test_a_slow_reader_gets_every_token(folder: Path) -> None:
         raw.settimeout(20)
         raw.connect(("127.0.0.1", server.port))
         raw.sendall(post(body(max_tokens=40_000)))
+        with connected(server) as quick:  # takes its turns with the slow one, which is blocked when this has all
+            chat(quick, body(max_tokens=40_000)).read()
         text = bytearray()
         while not text.endswith(b"0\r\n\r\n"):
             text += raw.recv(65536)

@@ -254,26 +254,42 @@ def test_a_server_that_refuses_everything_is_exit_code_5_and_kept(orch: Orch, ho
     assert Store(home).benchmark("latest")["cells"][0]["state"] == "failed"
 
 
-def test_ctrl_c_ends_the_sweep_and_keeps_what_was_measured(home: Path) -> None:
+@contextmanager
+def running(home: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A benchmark in the middle of a cell whose requests are never answered."""
+
     async def endless(body: dict[str, Any]) -> AsyncIterator[bytes]:
         if body["max_tokens"] > 1:
-            running.set()
+            asked.set()
             await asyncio.Event().wait()
         async for piece in answer("a")(body):
             yield piece
 
-    running = threading.Event()
+    asked = threading.Event()
     with serving(endless) as engine:
         command = [sys.executable, "-m", "orchestrator.cli.main", "bench", "run", engine.url, "--duration", "60s"]
-        process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, "ORCH_HOME": str(home)}, stdout=subprocess.PIPE
-        )
-        assert running.wait(30)
+        environment = {**os.environ, "ORCH_HOME": str(home)}
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert asked.wait(30)
+            yield process
+
+
+def test_ctrl_c_ends_the_sweep_and_keeps_what_was_measured(home: Path) -> None:
+    with running(home) as process:
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"stopped before its end" in said
     assert len(Store(home).benchmark("latest")["cells"]) == 1
+
+
+def test_client_processes_end_without_a_word_when_the_command_is_killed(home: Path) -> None:
+    with running(home) as process:
+        process.kill()
+        _, said = process.communicate(timeout=30)  # until the last one that holds the pipe has ended
+    assert said == b""
 
 
 RECIPE = """\
