@@ -1,5 +1,8 @@
 """One HTTP/1.1 response whose body is a stream of events: its framing, out of bytes that may be cut anywhere."""
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 from orchestrator.loadgen.stream import Stream
 
 _MAX_HEAD = 65_536
@@ -9,6 +12,18 @@ _MAX_BODY = 4_096
 
 class ProtocolError(Exception):
     """The bytes are not HTTP/1.1."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What the lines before the body say."""
+
+    status: int
+    keep_alive: bool
+    retry_after_s: float | None
+    chunked: bool
+    length: int | None
+    """Bytes of the body; None: it comes in chunks, or ends with the connection."""
 
 
 class Response:
@@ -61,39 +76,21 @@ class Response:
                 raise ProtocolError(f"not an HTTP/1.1 response: {data[:80]!r}")
             self._rest = data
             return False
-        head, rest = data[:end].lower() + b"\r\n", data[end + 4 :]
-        self._status_line(head)
-        if self.status < 200:
-            self.status = 0
+        head, rest = _parsed(data[:end]), data[end + 4 :]
+        if head.status < 200:
             return self._head(rest, now) if rest else False
-        self._state = self._framing(head)
-        if self._state == self._counted and self._left == 0:
-            return True
+        self.status, self.keep_alive, self.retry_after_s = head.status, head.keep_alive, head.retry_after_s
+        if head.status != 200:
+            self._take = self._keep
+        if head.chunked:
+            self._state = self._size_line
+        elif head.length is None:
+            self._state = self._until_close
+        else:
+            self._state, self._left = self._counted, head.length
+            if head.length == 0:
+                return True
         return self._state(rest, now) if rest else False
-
-    def _status_line(self, head: bytes) -> None:
-        try:
-            assert head.startswith(b"http/1."), "checked by the caller's prefix"
-            self.status = int(head[9:12])
-        except (ValueError, AssertionError) as error:
-            raise ProtocolError(f"not an HTTP/1.1 response: {head[:80]!r}") from error
-        self._take = self.stream.take if self.is_stream else self._keep
-        self.keep_alive = not head.startswith(b"http/1.0") and b"\r\nconnection: close\r\n" not in head
-        if self.status in (429, 503):
-            value = _header(head, b"retry-after")
-            self.retry_after_s = float(value) if value and value.replace(b".", b"", 1).isdigit() else None
-
-    def _framing(self, head: bytes):  # type: ignore[no-untyped-def]  # one of our own methods
-        if b"\r\ntransfer-encoding: chunked\r\n" in head or b"chunked" in (_header(head, b"transfer-encoding") or b""):
-            return self._size_line
-        length = _header(head, b"content-length")
-        if length is None:
-            self.keep_alive = False
-            return self._until_close
-        if not length.isdigit():
-            raise ProtocolError(f"content-length is {length!r}")
-        self._left = int(length)
-        return self._counted
 
     def _keep(self, piece: bytes, now: int) -> None:
         if len(self._body) < _MAX_BODY:
@@ -167,6 +164,32 @@ def _chunk_length(line: bytes) -> int:
     if length < 0:
         raise ProtocolError(f"not the length of a chunk: {line[:80]!r}")
     return length
+
+
+@lru_cache(maxsize=64)  # the heads of a server's answers differ in their date alone
+def _parsed(head: bytes) -> _Head:
+    """A head without its empty line. Raises ProtocolError."""
+    lines = head.lower() + b"\r\n"
+    if not lines.startswith(b"http/1.") or not lines[9:12].isdigit():
+        raise ProtocolError(f"not an HTTP/1.1 response: {head[:80]!r}")
+    status = int(lines[9:12])
+    chunked = b"chunked" in (_header(lines, b"transfer-encoding") or b"")
+    length = None if chunked else _header(lines, b"content-length")
+    if length is not None and not length.isdigit():
+        raise ProtocolError(f"content-length is {length!r}")
+    ends = lines.startswith(b"http/1.0") or (_header(lines, b"connection") or b"") == b"close"
+    return _Head(
+        status,
+        keep_alive=not ends and (chunked or length is not None),
+        retry_after_s=_retry_after(lines) if status in (429, 503) else None,
+        chunked=chunked,
+        length=None if length is None else int(length),
+    )
+
+
+def _retry_after(lines: bytes) -> float | None:
+    value = _header(lines, b"retry-after")
+    return float(value) if value and value.replace(b".", b"", 1).isdigit() else None
 
 
 def _header(head: bytes, name: bytes) -> bytes | None:
