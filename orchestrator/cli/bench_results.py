@@ -1,4 +1,4 @@
-"""Results by the names that a user gives them: an id, `latest`, `baseline:NAME`, or a file, ours or another tool's."""
+"""Results by the names that a user gives them: an id, a name, `latest`, `baseline:NAME`, or a file, ours or another tool's."""
 
 import json
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ def _part(found: Found, target: str) -> Found:
 
 
 def stored(store: Store, wanted: str) -> Found:
-    """One of the store, by id, the beginning of an id, or `latest`."""
+    """One of the store, by id, the beginning of an id, a name (its newest), or `latest`."""
     found = Result.model_validate(store.benchmark(wanted))
     return Found(found, folder(store.home, found.id))
 

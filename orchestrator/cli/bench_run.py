@@ -83,7 +83,7 @@ Html = Annotated[
 Webhook = Annotated[str | None, _option("--webhook", help="URL that is told of the outcome.", panel=_AFTER)]
 Baseline = Annotated[
     str | None,
-    _option("--baseline", help="Compare with this: a baseline's name, an id, latest, or a file.", panel=_AFTER),
+    _option("--baseline", help="Compare with this: a baseline, an id or a name, latest, or a file.", panel=_AFTER),
 ]
 FailOn = Annotated[
     str | None,

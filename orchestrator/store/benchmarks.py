@@ -38,12 +38,17 @@ class Benchmarks:
             self._db.event(connection, "benchmark.result_kept", run=row["run"], data=told)
 
     def find(self, wanted: str) -> dict[str, Any]:
-        """By id, by the beginning of only one id, or the `latest`. Raises InputError that names near ones."""
+        """By id, by the beginning of only one id, the newest of a name, or the `latest`.
+
+        Raises InputError that names near ones.
+        """
         if wanted == "latest":
             found = self.newest(1)
         else:
-            found = self._where(_TABLE.c.id == wanted) or self._where(
-                func.substr(_TABLE.c.id, 1, len(wanted)) == wanted, limit=_LISTED
+            found = (
+                self._where(_TABLE.c.id == wanted)
+                or self._where(func.substr(_TABLE.c.id, 1, len(wanted)) == wanted, limit=_LISTED)
+                or self.newest(1, name=wanted)
             )
         if len(found) == 1:
             return found[0]

@@ -56,6 +56,13 @@ def test_the_beginning_of_an_id_is_enough_while_only_one_begins_so(store: Store)
         store.benchmark("%")
 
 
+def test_a_name_stands_for_the_newest_of_that_name(store: Store) -> None:
+    store.add_benchmark(_result("b-1", 1.0, name="legal"))
+    store.add_benchmark(_result("b-2", 2.0, name="legal"))
+    store.add_benchmark(_result("b-3", 3.0))
+    assert store.benchmark("legal")["id"] == "b-2"
+
+
 def test_an_unknown_id_names_the_near_ones_and_the_next_step(store: Store) -> None:
     with pytest.raises(InputError, match=r"none yet\n.*orch bench run"):
         store.benchmark("latest")
