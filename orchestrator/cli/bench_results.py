@@ -1,4 +1,4 @@
-"""Results by the names that a user gives them: an id, a name, `latest`, `baseline:NAME`, or a file, ours or another tool's."""
+"""Results by the names that a user gives them: an id, a name, `latest`, `baseline:NAME`, or a file of any such tool."""
 
 import json
 from collections.abc import Mapping

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.loadgen.sse import EventReader
 
 _TEXT_KEYS = ("content", "reasoning_content", "reasoning")
+_END = b"data: [DONE]\n\n"
 _WORTH_LEARNING = 3
 """Deltas after which it pays to learn the shape of the others."""
 _KNOWN = 256
@@ -99,10 +100,13 @@ class Stream:
                     if self._pieces is not None:
                         self._pieces.append(text)
                 return
-        if self._between_events and self._opening and piece.startswith(self._start):
-            meaning = self._shapes.known.get(piece[len(self._start) :])
+        if self._between_events and self._opening:
+            meaning = self._shapes.known.get(piece[len(self._start) :]) if piece.startswith(self._start) else None
             if meaning is not None:
                 self._apply(meaning)
+                return
+            if piece == _END:
+                self.done = True
                 return
         for payload in self._events.feed(piece):
             self._event(payload, now)
