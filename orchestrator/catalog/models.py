@@ -1,0 +1,98 @@
+"""What an open model is made of, as far as planning needs it: its dimensions, and what follows from them exactly."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from orchestrator.config import Model
+
+AttentionKind = Literal["full", "sliding", "chunked", "linear", "mla"]
+
+
+class Attention(Model):
+    """Layers that attend alike. A model has one entry per kind; their `layers` add up to the model's."""
+
+    kind: AttentionKind = "full"
+    """full (MHA, GQA, MQA), sliding window, chunked (local blocks), linear (a state of fixed size), mla (latent)."""
+    layers: int = Field(gt=0)
+    """How many layers."""
+    heads: int = Field(gt=0)
+    """Query heads; of a linear layer, its value heads."""
+    kv_heads: int = Field(gt=0)
+    """Key and value heads; of a linear layer, its key heads."""
+    head_dim: int = Field(gt=0)
+    """Of queries and keys; of MLA without the rotary part."""
+    value_head_dim: int | None = None
+    """Where it is not head_dim."""
+    window: int | None = None
+    """Tokens that a sliding or chunked layer keeps."""
+    output_gate: bool = False
+    """The query projection is twice as wide, for a gate on the output."""
+    bias: bool = False
+    """The q, k and v projections have a bias."""
+    qk_norm: bool = False
+    """Queries and keys are normalised, with one weight per dimension of a head."""
+    q_lora_rank: int | None = None
+    """MLA: rank of the query's down-projection; None: one full projection."""
+    kv_lora_rank: int | None = None
+    """MLA: width of the latent that is cached for each token."""
+    rope_head_dim: int | None = None
+    """MLA: width of the rotary key that is cached beside it."""
+    conv_kernel: int | None = None
+    """Linear: width of the short convolution, whose last inputs are part of the state."""
+
+
+class Experts(Model):
+    """A mixture of experts."""
+
+    routed: int = Field(gt=0)
+    """Experts of one layer."""
+    active: int = Field(gt=0)
+    """Experts that one token visits."""
+    intermediate_size: int = Field(gt=0)
+    """FFN width of one expert."""
+    shared_intermediate_size: int = 0
+    """FFN width that every token visits, all shared experts together; 0: none."""
+    layers: int = Field(gt=0)
+    """Layers that have experts; the others are dense, of the model's own intermediate_size."""
+
+
+class ModelFacts(Model):
+    """A model's dimensions and what is known about it. None is unknown, never a guess."""
+
+    id: str
+    """Its name on the hub."""
+    aliases: list[str] = []
+    """Other names of the same weights' shape, such as an instruct variant."""
+    family: str | None = None
+    """Such as Qwen3.5."""
+    layers: int | None = None
+    """Transformer blocks."""
+    hidden_size: int | None = None
+    """Width of the residual stream."""
+    intermediate_size: int | None = None
+    """FFN width of the dense layers."""
+    gated_ffn: bool = True
+    """Three matrices an FFN (SwiGLU) rather than two."""
+    attention: list[Attention] = []
+    """By kind; empty: unknown."""
+    experts: Experts | None = None
+    """None: a dense model."""
+    vocab_size: int | None = None
+    """Rows of the embedding."""
+    tie_word_embeddings: bool = False
+    """The output head is the embedding."""
+    max_context: int | None = None
+    """Positions of the model's own configuration."""
+    published_parameters: int | None = None
+    """Total, as its authors say."""
+    published_active_parameters: int | None = None
+    """Per token, as its authors say."""
+    multimodal: bool = False
+    """Reads more than text; its vision tower is not part of the dimensions above."""
+    license: str | None = None
+    """Key in licenses.yaml."""
+    source: str | None = None
+    """Where this was read."""
+    verified: bool = False
+    """Whether the dimensions were read in the model's own configuration."""
