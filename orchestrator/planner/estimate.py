@@ -1,6 +1,9 @@
 """A predicted number with its parts and its interval, or why there is none. A prediction never looks measured."""
 
+from orchestrator.catalog.unknown import Unknown
 from orchestrator.config import Model
+
+__all__ = ["Estimate", "Term", "Unknown"]
 
 
 class Term(Model):
@@ -29,14 +32,3 @@ class Estimate(Model):
     """Parts that add up to the value, where it is a sum."""
     source: str = "predicted"
     """predicted, or where the measurement comes from; the two never share a column."""
-
-
-class Unknown(Model):
-    """No number can be given."""
-
-    reason: str
-    """What is missing, such as `unknown: the FFN width of Qwen/Qwen3.5-9B is not in the catalog`."""
-    low: float | None = None
-    """What is certain nevertheless: at least this."""
-    high: float | None = None
-    """And at most this."""
