@@ -1,7 +1,7 @@
 """The catalog: models, GPUs, prices and licences, each with its source; `load` gives the one that holds for a user.
 
 The shipped files are beside this one. `catalog/*.yaml` of the project (in the nearest folder above that has one), then
-of $ORCH_HOME, extend them: an entry with a known id changes only the fields that it names. Shipped entries are validated
+of $ORCH_HOME, extend them: an entry with a known id changes only the fields that it names. Shipped entries are checked
 when they are asked for, a user's at once, with file and line of every problem.
 """
 

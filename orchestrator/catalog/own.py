@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.licenses import License
@@ -63,7 +63,7 @@ def extended(tables: Tables, path: Path) -> Tables:
         rows = [_fields(row) for row in getattr(found, part)]
         mine = {_identity(row, identity) for row in rows}
         result[part] = [*rows, *(row for row in result[part] if _identity(row, identity) not in mine)]
-    return Tables(**result)  # type: ignore[typeddict-item]
+    return cast(Tables, result)
 
 
 def _completed(entry: Any, known: dict[str, Row]) -> Any:

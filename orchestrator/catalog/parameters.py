@@ -4,7 +4,7 @@ The count follows the modules of transformers' implementations. The vision tower
 multi-token-prediction heads are not part of the model that is trained or served, and are left out.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from orchestrator.catalog.models import Attention, Experts, ModelFacts
 from orchestrator.catalog.unknown import Unknown
@@ -16,7 +16,8 @@ SHARED = "shared_experts."
 """And of one that every token visits."""
 
 
-class Matrix(NamedTuple):
+@dataclass(frozen=True)
+class Matrix:
     """A weight matrix and how many copies the whole model has."""
 
     name: str
