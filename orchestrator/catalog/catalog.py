@@ -84,13 +84,17 @@ class Catalog:
             )
         return found
 
-    def license(self, key: str) -> License:
-        """By key, SPDX name or alias. Raises InputError with the nearest names."""
+    def find_license(self, key: str) -> License | None:
+        """By key, name or alias; None: unknown."""
         found = self._index(License).get(plain(key))
+        return self._entry(License, found) if found else None
+
+    def license(self, key: str) -> License:
+        """As `find_license`; raises InputError with the nearest names."""
+        found = self.find_license(key)
         if found is None:
             raise InputError(f"the catalog has no licence {key!r}; {_nearest(key, list(self._raw[License]))}")
-        entry: License = self._entry(License, found)
-        return entry
+        return found
 
     def gpu_prices(self, gpu: Gpu | str | None = None) -> list[GpuPrice]:
         """Of one GPU, or all; [] where no price is known."""
