@@ -44,10 +44,9 @@ class Assumption(Model):
     @property
     def most(self) -> float:
         """The greatest value that is allowed."""
-        return self.at_most if self.at_most is not None else 1.0 if self.unit in ("share", _DECLINE) else math.inf
+        return self.at_most if self.at_most is not None else 1.0 if self.unit.startswith("share") else math.inf
 
 
-_DECLINE = "share per year"
 Assumptions = dict[str, Assumption]
 """By id, in the order of the file."""
 
@@ -90,7 +89,7 @@ def _check(assumption: Assumption, value: float) -> None:
     low, high = assumption.at_least, assumption.most
     if not math.isfinite(value) or not low <= value <= high:
         bounds = f"between {low:g} and {high:g}" if math.isfinite(high) else f"at least {low:g}"
-        raise InputError(f"{assumption.id}={value:g}: must be {bounds} {assumption.unit}. {assumption.about}")
+        raise InputError(f"{assumption.id}={value:g}: must be {bounds} ({assumption.unit}). {assumption.about}")
     if assumption.whole and value != int(value):
         raise InputError(f"{assumption.id}={value:g}: must be a whole number of {assumption.unit}")
 
