@@ -1,0 +1,301 @@
+"""Peak memory of a fine-tune on the fullest GPU, as a sum of parts.
+
+Three moments can be the peak, and the highest is taken: while the loss is computed (all kept activations and the
+logits), at the first layer of the backward pass (kept activations, one layer recomputed, its gradients), and while
+the optimizer steps (gradients and its temporary copies). On resuming, loading the optimizer's states is a fourth.
+
+What is predicted by default is what nvidia-smi shows: PyTorch's reserved memory and the CUDA context; compare it with
+`Gpu.memory_visible`. `measure` asks for PyTorch's own max_memory_reserved or max_memory_allocated.
+"""
+
+from typing import Literal, NamedTuple
+
+from orchestrator.catalog.gpus import Gpu
+from orchestrator.catalog.models import ModelFacts
+from orchestrator.catalog.parameters import Parameters, linear_layers, parameters
+from orchestrator.planner.activations import activations
+from orchestrator.planner.estimate import Estimate, Term, Unknown
+from orchestrator.planner.finetune import (
+    SHARDS_GRADIENTS,
+    SHARDS_OPTIMIZER,
+    SHARDS_WEIGHTS,
+    FineTune,
+    check,
+    targets,
+)
+from orchestrator.planner.optimizers import optimizer
+from orchestrator.planner.quantization import DTYPE_BYTES, WeightBytes, weight_bytes
+from orchestrator.planner.training_constants import MEMORY, MemoryConstants
+
+Measure = Literal["device", "reserved", "allocated"]
+CUBLAS_WORKSPACE = 32 * 2**20
+"""Of one handle on Hopper; 8 MiB before."""
+DORA_NORM_BYTES = 8
+"""A weight beside its adapter's product, both in fp32, while DoRA takes the norm of their sum."""
+
+
+class States(NamedTuple):
+    """Bytes on the fullest GPU that last for the whole run, and buffers of the sharding."""
+
+    weights: float
+    constants: float
+    adapters: float
+    gradients: float
+    unit_gradients: float
+    """Of the head and one layer, before they are scattered."""
+    optimizer: float
+    buffers: float
+    """Layers that are gathered whole for their turn."""
+    step: float
+    """While the optimizer steps."""
+    loaded: float
+    """What resuming reads beside the states."""
+    trained: float
+    """Trained parameters of the whole model."""
+
+
+def memory(
+    model: ModelFacts,
+    tune: FineTune,
+    gpu: Gpu | None = None,
+    *,
+    resume: bool = False,
+    measure: Measure = "device",
+    share_in_16_bits: float = 0,
+    constants: MemoryConstants = MEMORY,
+) -> Estimate | Unknown:
+    """Bytes at the peak on the fullest GPU. Raises InputError for a fine-tune that cannot exist.
+
+    `resume` is the start from a checkpoint, never less than the first. Unknown has what the weights alone need.
+    """
+    check(model, tune)
+    weights, counted = weight_bytes(model, tune.base_dtype, share_in_16_bits=share_in_16_bits), parameters(model)
+    if isinstance(weights, Unknown) or isinstance(counted, Unknown):
+        return _at_least(weights, tune)
+    found = _terms(model, tune, _states(model, tune, weights, counted), resume, constants)
+    if measure == "allocated":
+        found = [term for term in found if term.name != "fragmentation"]
+    if measure == "device":
+        found.append(Term(name="context", amount=constants.context_bytes, because="CUDA context, libraries and NCCL"))
+    value = sum(term.amount for term in found)
+    return Estimate(
+        unit="bytes", value=value, terms=found, low=_low(found, value, constants), high=value * constants.high
+    )
+
+
+def trained_parameters(model: ModelFacts, tune: FineTune) -> int | Unknown:
+    """How many numbers the optimizer changes."""
+    if tune.trainable_parameters is not None:
+        return tune.trainable_parameters
+    counted = parameters(model)
+    if isinstance(counted, Unknown):
+        return counted
+    if tune.method == "full":
+        return counted.total
+    found = sum(matrix.count * tune.lora_r * (matrix.inputs + matrix.outputs) for matrix in targets(model, tune))
+    if tune.method == "dora":
+        found += sum(matrix.count * matrix.outputs for matrix in targets(model, tune))
+    return found + (counted.embedding + counted.head if tune.train_embeddings else 0)
+
+
+def largest_tensor(model: ModelFacts) -> int:
+    """Numbers in the largest matrix: a loader holds it beside what it has already quantized."""
+    ends = (model.vocab_size or 0) * (model.hidden_size or 0)
+    return max([ends, *(matrix.inputs * matrix.outputs for matrix in linear_layers(model))])
+
+
+def _at_least(weights: WeightBytes | Unknown, tune: FineTune) -> Unknown:
+    assert isinstance(weights, Unknown), "weights and parameters are unknown together"
+    sharding = tune.sharding
+    shards = sharding.tensor * sharding.pipeline * (sharding.replicas if sharding.strategy in SHARDS_WEIGHTS else 1)
+    low = None if weights.low is None or tune.offload == "all" else weights.low / shards
+    return Unknown(reason=weights.reason, low=low)
+
+
+def _low(terms: list[Term], value: float, constants: MemoryConstants) -> float:
+    """Weights are certain: the interval never starts under what they and the optimizer's states take."""
+    certain = sum(term.amount for term in terms if term.name in ("weights", "quantization constants", "adapters"))
+    return max(value * constants.low, certain)
+
+
+def _states(model: ModelFacts, tune: FineTune, weights: WeightBytes, counted: Parameters) -> States:
+    sharding = tune.sharding
+    stage = _stage_share(model, counted, sharding.pipeline) / sharding.tensor
+    by: dict[tuple[str, ...], int] = {kind: sharding.replicas if sharding.strategy in kind else 1 for kind in _KINDS}
+    trained = trained_parameters(model, tune)
+    assert isinstance(trained, int)
+    each, adapter = DTYPE_BYTES[tune.trained_dtype], tune.method != "full"
+    share = stage if not adapter else 1 / (sharding.tensor * sharding.pipeline)
+    kind, count = optimizer(tune.optimizer), trained * share
+    states = 0.0 if kind.paged else kind.states * count * (kind.state_bytes or (4 if tune.master_weights else each))
+    states += 4 * count if tune.master_weights else 0
+    gradients = 0.0 if tune.offload == "all" else _gradients(model, tune, count * each, weights.total * stage)
+    on_host, all_on_host = tune.offload != "none", tune.offload == "all"
+    return States(
+        weights=0 if all_on_host else (weights.blocks + weights.kept) * stage / by[SHARDS_WEIGHTS],
+        constants=0 if all_on_host else weights.constants * stage / by[SHARDS_WEIGHTS],
+        adapters=count * each / by[SHARDS_WEIGHTS] if adapter else 0,
+        gradients=gradients / by[SHARDS_GRADIENTS],
+        unit_gradients=gradients * _first_share(model, tune, counted),
+        optimizer=0 if on_host else states / by[SHARDS_OPTIMIZER],
+        buffers=_gathered(model, tune, weights, counted, stage),
+        step=0 if on_host else kind.step_copies * count * each / by[SHARDS_OPTIMIZER],
+        loaded=_loaded(tune, count * each, states, by),
+        trained=trained,
+    )
+
+
+_KINDS = (SHARDS_WEIGHTS, SHARDS_GRADIENTS, SHARDS_OPTIMIZER)
+
+
+def _stage_share(model: ModelFacts, counted: Parameters, stages: int) -> float:
+    """Share of the weights that the fullest pipeline stage holds: the first has the embedding, the last the head."""
+    if stages == 1:
+        return 1
+    layers = model.layers or 1
+    ends = counted.embedding + counted.head
+    blocks = (counted.total - ends) * -(-layers // stages) / layers
+    return min(1, (blocks + max(counted.embedding, counted.head)) / counted.total)
+
+
+def _gradients(model: ModelFacts, tune: FineTune, trained_bytes: float, weights: float) -> float:
+    if tune.gradient_release:
+        return trained_bytes / (model.layers or 1)
+    if tune.sharding.strategy == "fsdp1" and tune.method != "full":
+        return weights  # FlatParameter: a block's frozen weights get gradients with its trained ones
+    return trained_bytes * (2 if tune.sharding.strategy == "ddp" else 1)  # and the buckets that DDP reduces
+
+
+def _first_share(model: ModelFacts, tune: FineTune, counted: Parameters) -> float:
+    """Of all gradients, the head's and one layer's."""
+    with_head = tune.method == "full" or tune.sharding.strategy == "fsdp1"
+    head = (counted.head or counted.embedding) / counted.total if with_head else 0
+    return min(1, head + 1 / (model.layers or 1))
+
+
+def _gathered(model: ModelFacts, tune: FineTune, weights: WeightBytes, counted: Parameters, stage: float) -> float:
+    """Two blocks (one prefetched) and the larger end in the compute type, or packed as they are."""
+    sharding, layers = tune.sharding, model.layers or 1
+    streamed = tune.offload == "all"
+    if not streamed and (sharding.strategy not in SHARDS_WEIGHTS or sharding.replicas == 1):
+        return 0
+    compute = DTYPE_BYTES[tune.compute_dtype]
+    plain, ends = tune.base_dtype in DTYPE_BYTES, counted.embedding + counted.head
+    blocks = (counted.total - ends) * compute if plain else weights.blocks + weights.constants
+    units = (2 * blocks / layers + max(counted.embedding, counted.head) * compute) / sharding.tensor
+    whole = (counted.total * compute if plain else weights.total) * stage
+    return min(units, whole * (1 if streamed else 1 - 1 / sharding.replicas))
+
+
+def _loaded(tune: FineTune, trained: float, states: float, by: dict[tuple[str, ...], int]) -> float:
+    """A copy of the optimizer's states and of the trained weights, until they are taken over tensor by tensor."""
+    if tune.offload != "none":
+        return 0
+    if tune.checkpoint == "full":
+        return states + trained
+    return states / by[SHARDS_OPTIMIZER] + trained / by[SHARDS_WEIGHTS]
+
+
+def _terms(model: ModelFacts, tune: FineTune, states: States, resume: bool, constants: MemoryConstants) -> list[Term]:
+    """Those of the moment that needs most."""
+    lasting = _lasting(model, tune, states)
+    moments = _moments(model, tune, states, constants)
+    moments.append(_loading(model, tune, states))
+    if resume:
+        moments.append([Term(name="checkpoint", amount=states.loaded, because="loaded beside what it replaces")])
+    highest = max(moments, key=lambda terms: sum(term.amount for term in terms))
+    moving = sum(term.amount for term in highest) + states.buffers
+    fragments = Term(
+        name="fragmentation",
+        amount=constants.fragmentation * moving,
+        because=f"{constants.fragmentation:.0%} of what comes and goes within a step",
+    )
+    return [term for term in [*lasting, *highest, fragments] if term.amount]
+
+
+def _lasting(model: ModelFacts, tune: FineTune, states: States) -> list[Term]:
+    split = tune.sharding
+    over = f" over {split.gpus} GPUs ({split.strategy})" if split.gpus > 1 else ""
+    kind = optimizer(tune.optimizer)
+    return [
+        Term(name="weights", amount=states.weights, because=f"{model.id} in {tune.base_dtype}{over}"),
+        Term(name="quantization constants", amount=states.constants, because=f"of {tune.base_dtype}"),
+        Term(
+            name="adapters",
+            amount=states.adapters,
+            because=f"{states.trained:,.0f} parameters of rank {tune.lora_r} in {tune.trained_dtype}{over}",
+        ),
+        Term(
+            name="optimizer",
+            amount=states.optimizer,
+            because=f"{tune.optimizer}: {kind.states:g} states for each of {states.trained:,.0f}{over}"
+            + (" and fp32 master weights" if tune.master_weights else "")
+            + (", paged to the host" if kind.paged else ""),
+        ),
+        Term(name="gathered layers", amount=states.buffers, because="two blocks and one end, whole, for their turn"),
+    ]
+
+
+def _moments(model: ModelFacts, tune: FineTune, states: States, constants: MemoryConstants) -> list[list[Term]]:
+    """What comes and goes, at the loss, in the backward pass and in the optimizer's step."""
+    found, split = activations(model, tune), tune.sharding.tensor
+    kept = constants.activations * found.layers / split
+    layer = constants.activations * found.layer / split
+    whole = layer if tune.checkpointing != "none" else 0
+    stored = Term(name="activations", amount=kept, because=found.because)
+    recomputed = Term(name="activations", amount=kept + whole, because=f"{found.because}, and one layer whole")
+    last = Term(name="activations", amount=layer, because="of the first layer, the last one to be left")
+    tokens, vocab = f"{tune.tokens:.0f} tokens", model.vocab_size
+    logits = Term(name="logits", amount=found.logits / split, because=f"{tokens} x {vocab} and copies ({tune.loss})")
+    rest = Term(name="logits", amount=found.kept_logits / split, because=f"{tokens} x {vocab} until the step ends")
+    work = CUBLAS_WORKSPACE + _unpacked(model, tune) / split
+    loss_work = Term(name="workspace", amount=work, because="cuBLAS, and the largest matrix unpacked")
+    results = Term(name="workspace", amount=work + found.gradients / split, because="gradients of one layer's results")
+    step = Term(
+        name="workspace", amount=CUBLAS_WORKSPACE + states.step, because=f"temporary copies of {tune.optimizer}"
+    )
+    before, one, all_ = _gradient_terms(model, tune, states)
+    cast = _cast_weights(states, tune)
+    return [
+        [before, stored, logits, loss_work, *cast],
+        [one, recomputed, rest, results, *cast],
+        [all_, last, rest, results],
+        [all_, step],
+    ]
+
+
+def _loading(model: ModelFacts, tune: FineTune, states: States) -> list[Term]:
+    """A quantized model: one tensor after the other comes in 16 bits; without the optimizer, which is made later."""
+    if tune.base_dtype in DTYPE_BYTES:
+        return []
+    amount = largest_tensor(model) * DTYPE_BYTES[tune.compute_dtype] - states.optimizer
+    return [Term(name="workspace", amount=amount, because="the largest tensor in 16 bits while the model is loaded")]
+
+
+def _gradient_terms(model: ModelFacts, tune: FineTune, states: States) -> tuple[Term, Term, Term]:
+    """Of weights: before the backward pass, after its first layer, and at its end."""
+    count = f"{states.trained:,.0f} trained parameters"
+    shards = tune.sharding.replicas if tune.sharding.strategy in SHARDS_GRADIENTS else 1
+    whole = states.unit_gradients * (1 - 1 / shards)
+    end = Term(name="gradients", amount=states.gradients + whole, because=f"{count}, one layer's not yet scattered")
+    if tune.gradient_accumulation_steps > 1 and not tune.gradient_release:
+        before = Term(name="gradients", amount=states.gradients, because=f"{count}, of the micro-batches before")
+        return before, end, end
+    first = Term(name="gradients", amount=states.unit_gradients, because="of the head and one layer so far")
+    return Term(name="gradients", amount=0, because="none yet"), first, end
+
+
+def _cast_weights(states: States, tune: FineTune) -> list[Term]:
+    """Autocast keeps the 16-bit copies of trained fp32 weights until the forward pass has ended."""
+    whole = tune.sharding.strategy not in SHARDS_WEIGHTS
+    if not (tune.method == "full" and tune.base_dtype == "fp32" and tune.compute_dtype != "fp32" and whole):
+        return []
+    return [Term(name="cast weights", amount=states.weights / 2, because=f"copies in {tune.compute_dtype} by autocast")]
+
+
+def _unpacked(model: ModelFacts, tune: FineTune) -> float:
+    """The largest matrix in the compute type where weights are packed; DoRA's norm of it."""
+    packed = tune.base_dtype not in DTYPE_BYTES
+    each = DTYPE_BYTES[tune.compute_dtype] if packed else 0
+    each = max(each, DORA_NORM_BYTES if tune.method == "dora" else 0)
+    return each * max((matrix.inputs * matrix.outputs for matrix in linear_layers(model)), default=0)
