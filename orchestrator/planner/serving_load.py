@@ -1,0 +1,182 @@
+"""A target under load: how many sequences run together, how long a step then takes, how long a request waits.
+
+Three loads: a fixed number of requests at any moment (`closed`), requests that arrive at random at a given rate
+(`arriving`), and a number of requests that are all there at once (`burst`). In each, every request has the same lengths,
+prompts are read in chunks between decode steps (continuous batching), and nothing is cached between requests.
+"""
+
+import math
+from typing import NamedTuple
+
+from orchestrator.planner.serving_shape import Shape
+from orchestrator.planner.serving_step import Efficiency, step
+
+
+class Target(NamedTuple):
+    """One copy of a model with the engine's limits."""
+
+    shape: Shape
+    eff: Efficiency
+    capacity: int
+    """Sequences of this load's lengths that the cache holds."""
+    most_sequences: int
+    """In one step."""
+    most_tokens: int
+    """In one step."""
+    microbatches: int = 1
+    """Groups that the running sequences are split into, one for each pipeline stage."""
+    draft: Shape | None = None
+    """A speculative draft model."""
+    draft_tokens: int = 0
+    """Tokens that it proposes each time."""
+    accepted: float = 1.0
+    """Tokens that a step yields for each sequence on average."""
+
+
+class Lengths(NamedTuple):
+    """Of every request."""
+
+    prompt: int
+    answer: int
+
+    @property
+    def mean(self) -> float:
+        """Tokens that a decoding sequence has on average."""
+        return self.prompt + self.answer / 2
+
+
+class Point(NamedTuple):
+    """What one copy does under a load."""
+
+    running: float
+    """Sequences at once."""
+    ttft_s: float
+    """Mean, with the wait for a place."""
+    tpot_s: float
+    """Mean time between the tokens of an answer."""
+    requests_per_s: float
+    """Finished."""
+
+
+def steps(target: Target, decoding: float, context: float, prompt: float = 0.0, before: float = 0.0) -> float:
+    """Seconds until each of the decoding sequences has its next token, all stages passed."""
+    shape, groups = target.shape, target.microbatches
+    share = decoding / groups
+    proposed = target.draft_tokens * share
+    one = step(shape, target.eff, share, context, prompt / groups + proposed, before if prompt else 0.0).total
+    if target.draft:
+        one += target.draft_tokens * step(target.draft, target.eff, share, context).total
+    return one * shape.stages
+
+
+def most_running(target: Target, lengths: Lengths) -> float:
+    """Sequences that can run together for long: by cache, by the engine's batch, by its tokens of one step.
+
+    In a steady state, each sequence brings its share of new prompts: prompt / answer tokens to read for each it writes.
+    """
+    by_tokens = target.most_tokens * target.microbatches / (1 + lengths.prompt / lengths.answer)
+    return max(1.0, min(target.capacity, target.most_sequences * target.microbatches, by_tokens))
+
+
+def closed(target: Target, lengths: Lengths, concurrency: float) -> Point:
+    """As many requests at any moment as `concurrency`; those that find no place wait."""
+    running = min(concurrency, most_running(target, lengths))
+    reading, tpot = _reading(target, lengths, running), _tpot(target, lengths, running)
+    service = reading + (lengths.answer - 1) * tpot
+    rate = running / (service + target.eff.request_s)
+    waiting = (concurrency - running) / rate
+    alone = tpot / 2 if running > 1 else 0.0  # a request arrives in the middle of a step
+    return Point(running, waiting + reading + alone + target.eff.request_s, tpot, rate)
+
+
+def arriving(target: Target, lengths: Lengths, rate: float, requests: int | None = None) -> Point:
+    """Poisson arrivals; with a number of requests, the rate includes the time until the last has its answer."""
+    most = closed(target, lengths, most_running(target, lengths))
+    if rate >= most.requests_per_s:
+        if requests is None:  # the queue grows without end
+            return most._replace(ttft_s=math.inf)
+        return _overrun(most, burst(target, lengths, requests), rate, requests)
+    running = _balance(target, lengths, rate)
+    found = closed(target, lengths, running)
+    reading = found.ttft_s - target.eff.request_s
+    busy = min(0.95, rate * (reading - found.tpot_s / 2 if running > 1 else reading))
+    ttft = found.ttft_s + reading * busy / (2 * (1 - busy))  # prompts wait for one another as in an M/D/1 queue
+    if requests is None:
+        return Point(running, ttft, found.tpot_s, rate)
+    last = ttft + (lengths.answer - 1) * found.tpot_s
+    return Point(running, ttft, found.tpot_s, requests / (requests / rate + last))
+
+
+def burst(target: Target, lengths: Lengths, requests: int, concurrency: float = math.inf) -> Point:
+    """All requests are there at once, `concurrency` of them are sent; the rate is over the whole time.
+
+    A steady state in the middle; at its ends the places are filled, and the last answers written.
+    """
+    places = max(1, min(target.capacity, target.most_sequences * target.microbatches))
+    held = min(requests, concurrency, places)
+    ends = _wave(target, lengths, held)
+    if requests <= held:
+        return ends
+    steady = closed(target, lengths, min(held, most_running(target, lengths)))
+    seconds = (requests - held) / steady.requests_per_s + held / ends.requests_per_s
+    waiting = (min(requests, concurrency) - held) / steady.requests_per_s
+    ttft = waiting / 2 + steady.ttft_s if math.isinf(concurrency) else waiting + steady.ttft_s
+    return Point(steady.running, ttft, steady.tpot_s, requests / seconds)
+
+
+def _wave(target: Target, lengths: Lengths, running: float) -> Point:
+    """So many requests start and end together: their prompts are read in full steps, then all decode."""
+    chunk = min(float(target.most_tokens), running * lengths.prompt)
+    count = running * lengths.prompt / chunk
+    reading = steps(target, running / 2, lengths.prompt, chunk, lengths.prompt / 2)
+    writing = steps(target, running, lengths.mean) / target.accepted
+    answer = lengths.answer - 1
+    during = count / 2 if answer >= count else answer * (1 - answer / (2 * count))  # tokens written while others read
+    tpot = (during * reading + (answer - during) * writing) / max(answer, 1)
+    seconds = count * reading + answer * writing + target.eff.request_s
+    return Point(running, (count + 1) / 2 * reading + target.eff.request_s, tpot, running / seconds)
+
+
+def _reading(target: Target, lengths: Lengths, running: float) -> float:
+    """Seconds to read one prompt while the others decode."""
+    chunk = _chunk(target, lengths, running)
+    together = max(1.0, running / lengths.answer)  # prompts that a step reads at once, when they come often
+    tokens = min(chunk * together, target.most_tokens)
+    return lengths.prompt / chunk * steps(target, max(0.0, running - 1), lengths.mean, tokens, lengths.prompt / 2)
+
+
+def _tpot(target: Target, lengths: Lengths, running: float) -> float:
+    """Mean step of a sequence that decodes, when some steps also read the prompts of others."""
+    arrivals = max(0.0, running - 1) / lengths.answer
+    chunk = _chunk(target, lengths, running)
+    share = min(1.0, arrivals * lengths.prompt / chunk)
+    plain = steps(target, running, lengths.mean)
+    if share == 0:
+        return plain / target.accepted
+    mixed = steps(target, running, lengths.mean, arrivals * lengths.prompt / share, lengths.prompt / 2)
+    return ((1 - share) * plain + share * mixed) / target.accepted
+
+
+def _chunk(target: Target, lengths: Lengths, running: float) -> float:
+    """Tokens of a prompt that fit into one step beside the sequences that decode."""
+    return max(1.0, min(lengths.prompt, target.most_tokens - running / target.microbatches))
+
+
+def _balance(target: Target, lengths: Lengths, rate: float) -> float:
+    """Sequences that run on average, by Little's law: the largest fixed point of rate x time, by bisection."""
+    low, high = 0.0, most_running(target, lengths)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if closed(target, lengths, max(middle, 1e-3)).requests_per_s < rate else (low, middle)
+        )
+    return high
+
+
+def _overrun(most: Point, at_once: Point, rate: float, requests: int) -> Point:
+    """Requests arrive faster than they are served: between a full queue and all at once."""
+    if math.isinf(rate):
+        return at_once
+    served = min(rate, most.requests_per_s)
+    waiting = requests / 2 * (1 / served - 1 / rate)
+    return Point(most.running, min(at_once.ttft_s, most.ttft_s + waiting), most.tpot_s, at_once.requests_per_s)
