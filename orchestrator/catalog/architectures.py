@@ -57,6 +57,8 @@ TRAITS: dict[str, Traits] = {
     "qwen2_moe": Traits(qkv_bias=True, experts=True),
     "qwen3": Traits(qk_norm=True),
     "qwen3_moe": Traits(qk_norm=True, experts=True),
+    "qwen3_vl_text": Traits(qk_norm=True),
+    "qwen3_vl_moe_text": Traits(qk_norm=True, experts=True),
     "qwen3_next": _QWEN35.model_copy(update={"experts": True}),
     "qwen3_5": _QWEN35,
     "qwen3_5_text": _QWEN35,
@@ -87,5 +89,14 @@ STRANGE = (
     "kv_lora_rank",
     "linear_num_value_heads",
     "mamba_num_heads",
+    "ssm_state_size",
+    "hybrid_override_pattern",
+    "layers_block_type",
+    "block_configs",
+    "global_head_dim",
+    "num_global_key_value_heads",
+    "num_kv_shared_layers",
+    "hidden_size_per_layer_input",
+    "num_kv_heads_per_layer",
 )
 """Fields that a plain transformer does not have."""

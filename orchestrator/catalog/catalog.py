@@ -17,7 +17,6 @@ from orchestrator.catalog.names import gpu_key, model_keys, plain
 from orchestrator.catalog.prices import ApiPrice, GpuPrice
 from orchestrator.config import Model
 from orchestrator.errors import InputError
-from orchestrator.plugins import nearest
 
 M = TypeVar("M", bound=Model)
 Raw = dict[str, dict[str, Any]]
@@ -51,10 +50,18 @@ class Catalog:
         return {key: self._entry(License, key) for key in self._raw[License]}
 
     def find_model(self, name: str) -> ModelFacts | None:
-        """The model of that id, alias or variant (`unsloth/Llama-3.1-8B-Instruct-bnb-4bit`); None: unknown."""
+        """The model of that id, alias or variant (`unsloth/Llama-3.1-8B-Instruct-bnb-4bit`), or that of a folder or of
+        the local cache by its config.json; None: unknown. Raises InputError for a config.json that lies.
+        """
         index = self._index(ModelFacts)
-        found = next((index[key] for key in model_keys(name) if key in index), None)
-        return self._entry(ModelFacts, found) if found else None
+        if not (Path(name).expanduser() / "config.json").is_file():
+            found = next((index[key] for key in model_keys(name) if key in index), None)
+            if found:
+                entry: ModelFacts = self._entry(ModelFacts, found)
+                return entry
+        from orchestrator.catalog import config_json
+
+        return config_json.find(name)
 
     def model(self, name: str) -> ModelFacts:
         """As `find_model`; raises InputError with the nearest names."""
@@ -161,4 +168,4 @@ def _nearest(name: str, known: list[str]) -> str:
     close = [
         keys[key] for key in difflib.get_close_matches(plain(name.rsplit("/", 1)[-1]), list(keys), n=5, cutoff=0.5)
     ]
-    return f"nearest: {', '.join(close)}" if close else nearest(name, known[:12])
+    return f"nearest: {', '.join(close)}" if close else f"none of {len(known)} is near"

@@ -7,6 +7,7 @@ the size of the weights beside it, is an InputError.
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def from_folder(folder: Path, name: str | None = None) -> ModelFacts:
         raise InputError(f"{path}: an object is needed, found {type(config).__name__}")
     facts = from_config(config, name or str(folder), str(path))
     _check_size(facts, config, folder)
-    return facts
+    return facts.model_copy(update={"license": card_license(folder)})
 
 
 def from_cache(model: str) -> ModelFacts | None:
@@ -45,6 +46,23 @@ def from_cache(model: str) -> ModelFacts | None:
     snapshots = cache() / f"models--{model.replace('/', '--')}" / "snapshots"
     found = sorted(snapshots.glob("*/config.json"), key=lambda path: path.stat().st_mtime) if snapshots.is_dir() else []
     return from_folder(found[-1].parent, model) if found else None
+
+
+def find(name: str) -> ModelFacts | None:
+    """Of a folder with a config.json, or of a hub id in the local cache; None: neither is there."""
+    folder = Path(name).expanduser()
+    return from_folder(folder, name) if (folder / "config.json").is_file() else from_cache(name)
+
+
+def card_license(folder: Path) -> str | None:
+    """The licence that the model's card names in its front matter; None: no card, or it names none."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    front = text.split("\n---", 1)[0] if text.startswith("---") else ""
+    named = dict(re.findall(r"(?m)^(license|license_name):\s*[\"']?([^\s\"']+)", front))
+    return named.get("license_name") if named.get("license") == "other" else named.get("license")
 
 
 def cache() -> Path:
@@ -58,7 +76,15 @@ def from_config(config: dict[str, Any], name: str, file: str = "config.json") ->
     outer, text = config, config.get("text_config") or config.get("llm_config") or config
     kind = str(text.get("model_type") or outer.get("model_type") or "")
     reader = Fields(text, file)
-    traits = _traits(kind, reader)
+    traits, strange = TRAITS.get(kind), _strange(reader)
+    if traits is None and strange:
+        return _unknown(
+            outer, text, name, file, f"model_type {kind!r} is not known, and {strange} is no plain transformer's"
+        )
+    if traits is not None and strange and not (traits.experts or traits.latent or traits.linear):
+        raise reader.lie(f"model_type {kind!r} has no {strange}, found {reader.get(strange)!r}")
+    read_as_plain = None if traits else f"model_type {kind!r} is not known; its standard fields were read like Llama's"
+    traits = traits or Traits()
     layers, hidden = reader.count("num_hidden_layers"), reader.count("hidden_size")
     experts = _experts(reader, traits, layers)
     dense = experts is None or experts.layers < layers
@@ -80,28 +106,23 @@ def from_config(config: dict[str, Any], name: str, file: str = "config.json") ->
         max_context=text.get("max_position_embeddings"),
         multimodal="vision_config" in outer or "audio_config" in outer,
         native_dtype=_native(outer.get("quantization_config") or text.get("quantization_config")),
+        notes=read_as_plain,
         source=file,
-        verified=True,
+        verified=read_as_plain is None,
     )
 
 
-def _traits(kind: str, reader: Fields) -> Traits:
-    if kind in TRAITS:
-        traits = TRAITS[kind]
-        strange = [name for name in STRANGE if reader.has(name)]
-        if strange and not (traits.experts or traits.latent or traits.linear):
-            raise reader.lie(f"model_type {kind!r} has no {strange[0]}, found {reader.get(strange[0])!r}")
-        return traits
-    odd = [
-        name
-        for name in (*STRANGE, "hybrid_override_pattern", "layers_block_type", "ssm_state_size")
-        if reader.has(name)
-    ]
-    if odd:
-        raise reader.lie(
-            f"model_type {kind or 'none'!r} is not known, and {odd[0]} says that it is no plain transformer"
-        )
-    return Traits()
+def _unknown(outer: dict[str, Any], text: dict[str, Any], name: str, file: str, why: str) -> ModelFacts:
+    """What is certain about an architecture that nobody described here: no attention, so no count."""
+    numbers = {field: text[field] for field in ("hidden_size", "vocab_size") if isinstance(text.get(field), int)}
+    return ModelFacts(
+        id=name, family=text.get("model_type"), multimodal="vision_config" in outer, notes=why, source=file, **numbers
+    )
+
+
+def _strange(reader: Fields) -> str | None:
+    """A field that says that this is no plain transformer."""
+    return next((name for name in STRANGE if reader.has(name)), None)
 
 
 def _width(reader: Fields, kind: str) -> int:

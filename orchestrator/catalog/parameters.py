@@ -77,10 +77,11 @@ def parameters(model: ModelFacts) -> Parameters | Unknown:
     lacking = missing(model)
     if lacking:
         published = model.published_parameters
-        reason = (
-            f"unknown: {', '.join(lacking)} of {model.id} {'is' if len(lacking) == 1 else 'are'} not in the catalog"
+        verb = "is" if len(lacking) == 1 else "are"
+        why = f" ({model.notes})" if model.notes else ""
+        return Unknown(
+            reason=f"unknown: {', '.join(lacking)} of {model.id} {verb} not known{why}", low=published, high=published
         )
-        return Unknown(reason=reason, low=published, high=published)
     embedding, head = _ends(model)
     norms, other = _norms(model), _other(model)
     by = dict.fromkeys(("attention", "ffn", "experts", "shared_experts", "router"), 0)
