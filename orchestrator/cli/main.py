@@ -2,7 +2,7 @@
 
 import sys
 
-from orchestrator.cli import bench, bench_run, releases, runs, schedule  # noqa: F401  registers the commands
+from orchestrator.cli import bench, bench_run, catalog, cost, releases, runs, schedule  # noqa: F401  registers the commands
 from orchestrator.cli.app import app
 from orchestrator.errors import OrchError
 

@@ -24,11 +24,11 @@ class PriceRange(Model):
     term: str
     """on-demand, spot or reserved."""
     low: float
-    """10th percentile of the providers' prices, USD per GPU-hour."""
+    """10th percentile of the providers' prices, USD per GPU-hour; of a single provider the lowest it ever asked."""
     middle: float
     """Median."""
     high: float
-    """90th percentile."""
+    """90th percentile, or the highest."""
     providers: list[str]
     """Whose prices these are, cheapest first."""
     source: str
@@ -37,16 +37,21 @@ class PriceRange(Model):
 
 def market(prices: Iterable[GpuPrice], term: str, provider: str | None = None) -> PriceRange | Unknown:
     """The range over the newest price of each provider; of one provider where it is named."""
-    found = sorted(newest(prices, term, provider), key=lambda price: price.usd_per_gpu_hour)
+    known = [price for price in prices if _is_term(price.term, term)]
+    found = sorted(newest(known, term, provider), key=lambda price: price.usd_per_gpu_hour)
     if not found:
         where = f" of {provider}" if provider else ""
         return Unknown(reason=f"unknown: the catalog has no {term} price{where} for this GPU")
     amounts = [price.usd_per_gpu_hour for price in found]
+    low, high = percentile(amounts, 10), percentile(amounts, 90)
+    if len(found) == 1:  # one price has no spread; its own history has
+        history = [price.usd_per_gpu_hour for price in known if price.provider == found[0].provider]
+        low, high = min(history), max(history)
     return PriceRange(
         term=term,
-        low=percentile(amounts, 10),
+        low=low,
         middle=percentile(amounts, 50),
-        high=percentile(amounts, 90),
+        high=high,
         providers=[price.provider for price in found],
         source=_origin(found),
     )

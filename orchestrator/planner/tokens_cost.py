@@ -61,7 +61,9 @@ class TokensCost(Model):
 def per_million(throughput: Throughput, fleet: Fleet, price: PriceRange) -> TokensCost | None:
     """None where a replica carries nothing."""
     total = _estimate(throughput.total, fleet, price)
-    return total and TokensCost(
+    if total is None:
+        return None
+    return TokensCost(
         total=total,
         output=_estimate(throughput.output_tokens_per_s, fleet, price),
         input=_estimate(throughput.input_tokens_per_s, fleet, price),

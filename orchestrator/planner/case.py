@@ -1,0 +1,156 @@
+"""The assumptions of one comparison: the shipped ones, the catalog's prices, what was given and what was predicted.
+
+Later wins: shipped, catalog and model, the command's options, a file of assumptions, `--set`. Each keeps its source.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+from orchestrator.catalog.assumptions import Assumptions, changed
+from orchestrator.catalog.prices import ApiPrice, GpuPrice
+from orchestrator.config import Model
+from orchestrator.errors import InputError
+from orchestrator.planner.estimate import Estimate, Unknown
+from orchestrator.planner.prices import TERMS, market
+
+GIVEN = "given on the command line"
+_STALE_DAYS = 120
+_PRICE = {"on-demand": "gpu.on_demand_usd_per_hour", "reserved": "gpu.reserved_usd_per_hour"} | {
+    "spot": "gpu.spot_usd_per_hour"
+}
+
+
+class Ask(Model):
+    """What a comparison is asked about."""
+
+    tokens_per_month: float
+    """Input and output."""
+    input_share: float
+    """Of the tokens."""
+    gpus_per_replica: int = 1
+    """GPUs of one replica."""
+    replicas: int | None = None
+    """Replicas that share the load, at least."""
+    tokens_per_s_per_replica: float | None = None
+    """Measured; input and output together."""
+    weights_gb: float | None = None
+    """One version of the weights as it is served."""
+    provider: str | None = None
+    """Of the GPUs; None: the market."""
+
+
+def asked(known: Assumptions, ask: Ask, on: date) -> Assumptions:
+    """With the load and the fleet that were given; the ranges: half to twice the load, ten points off the mix."""
+    tokens, share, day = ask.tokens_per_month, ask.input_share, on.isoformat()
+    around = {"low": max(0.0, share - 0.1), "high": min(1.0, share + 0.1)}
+    found = changed(known, "workload.tokens_per_month", tokens, GIVEN, day, low=tokens / 2, high=2 * tokens)
+    found = changed(found, "workload.input_share", share, GIVEN, day, **around)
+    found = changed(found, "serving.gpus_per_replica", ask.gpus_per_replica, GIVEN, day)
+    if ask.replicas is not None:
+        found = changed(found, "serving.min_replicas", ask.replicas, GIVEN, day)
+    if ask.tokens_per_s_per_replica is not None:
+        speed = ask.tokens_per_s_per_replica
+        ends = {"low": 0.8 * speed, "high": 1.2 * speed}
+        found = changed(found, "serving.tokens_per_s_per_replica", speed, GIVEN, day, **ends)
+    if ask.weights_gb is not None:
+        found = changed(found, "storage.weights_gb", ask.weights_gb, "the model's parameters", day)
+    return found
+
+
+def predicted(known: Assumptions, tokens_per_s: Estimate, on: date) -> Assumptions:
+    """With a predicted throughput of a replica (input and output tokens/s together) and its interval."""
+    ends = {"low": tokens_per_s.low, "high": tokens_per_s.high}
+    name = "serving.tokens_per_s_per_replica"
+    return changed(known, name, tokens_per_s.value, tokens_per_s.source, on.isoformat(), **ends)
+
+
+def priced_gpu(known: Assumptions, prices: Sequence[GpuPrice], on: date, provider: str | None = None) -> Assumptions:
+    """With the market's prices of a GPU. A term without a price gets the share 0: it cannot be planned with."""
+    found = known
+    for term in TERMS:
+        price = market(prices, term, provider)
+        if isinstance(price, Unknown):
+            found = _without(found, _PRICE[term], f"gpu.{term}_share", price.reason)
+        else:
+            ends = {"low": price.low, "high": price.high}
+            found = changed(found, _PRICE[term], price.middle, price.source, on.isoformat(), **ends)
+    return found
+
+
+def priced_api(known: Assumptions, price: ApiPrice) -> Assumptions:
+    """With the row of the catalog that was chosen."""
+    source = row(price)
+    rates = {"input": price.input_usd_per_million, "output": price.output_usd_per_million}
+    found = known
+    for kind, rate in rates.items():
+        found = changed(found, f"api.{kind}_usd_per_million", rate, source, price.observed)
+    name = "api.cached_usd_per_million"
+    if price.cached_usd_per_million is None:
+        return _without(found, name, "api.cache_hit_share", f"unknown: no cached price of {price.model}")
+    return changed(found, name, price.cached_usd_per_million, source, price.observed)
+
+
+def row(price: ApiPrice) -> str:
+    """Which row of the catalog a price is, in words."""
+    span = f", valid from {price.valid_from}" if price.valid_from else ""
+    span += f" to {price.valid_to}" if price.valid_to else ""
+    return f"{price.vendor}/{price.model} {price.tier}{span}, seen {price.observed}, {price.source}"
+
+
+def _without(known: Assumptions, price: str, share: str, reason: str) -> Assumptions:
+    """The price stays unknown, and nothing is bought at it."""
+    found = {**known, price: known[price].model_copy(update={"source": reason})}
+    if share in found:
+        found[share] = found[share].model_copy(update={"value": 0.0, "low": 0.0, "high": 0.0, "source": reason})
+    return found
+
+
+def settled(known: Assumptions, settings: Mapping[str, tuple[float, str]], on: date) -> Assumptions:
+    """With a user's own values, name -> (value, source). Raises InputError as `changed` does."""
+    found = known
+    for name, (value, source) in settings.items():
+        found = changed(found, name, value, source, on.isoformat())
+    return _mixed(found, settings)
+
+
+def _mixed(known: Assumptions, settings: Mapping[str, tuple[float, str]]) -> Assumptions:
+    """More on spot leaves less to reserve; who sets both is told when they do not go together."""
+    reserved, spot = known["gpu.reserved_share"], known["gpu.spot_share"]
+    if (reserved.value or 0) + (spot.value or 0) <= 1 + 1e-9:
+        return known
+    if reserved.id in settings:
+        raise InputError(
+            f"{reserved.id}={reserved.value:g} and {spot.id}={spot.value:g} are more than 1 together",
+            next_step=f"--set {reserved.id}={1 - (spot.value or 0):g}",
+        )
+    rest = {"value": 1 - (spot.value or 0), "low": 0.0, "source": f"what {spot.id} leaves"}
+    return {**known, reserved.id: reserved.model_copy(update=rest | {"high": rest["value"]})}
+
+
+def doubts(price: ApiPrice, known: Assumptions, on: date) -> list[str]:
+    """What to mind about the prices and the capacity."""
+    found = []
+    if price.notes:
+        found.append(f"{price.vendor}/{price.model}: {price.notes}")
+    if price.evidence in ("claimed", "weak"):
+        found.append(f"the price of {price.vendor}/{price.model} is {price.evidence}")
+    seen = _day(price.observed)
+    if seen and (on - seen).days > _STALE_DAYS:
+        found.append(f"the price of {price.vendor}/{price.model} was seen {(on - seen).days} days ago")
+    if known["serving.tokens_per_s_per_replica"].value is None:
+        found.append(
+            "unknown: how many tokens/s a replica carries; the number of replicas is not checked against the load,"
+            " and the break-even adds none"
+        )
+    for name in ("gpu.reserved_usd_per_hour", "gpu.spot_usd_per_hour", "gpu.on_demand_usd_per_hour"):
+        if "claimed" in known[name].source and known[name].value is not None:
+            found.append(f"{name} rests on a third party's claim: {known[name].source}")
+    return found
+
+
+def _day(text: str) -> date | None:
+    parts = text.split("-")
+    try:
+        return date(*(int(part) for part in (*parts, "1", "1")[:3]))
+    except ValueError:
+        return None
