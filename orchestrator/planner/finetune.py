@@ -19,6 +19,8 @@ FFN = ("gate_proj", "up_proj", "down_proj")
 ALL_LINEAR = "all-linear"
 WORDS: dict[str, str | tuple[str, ...]] = {ALL_LINEAR: ALL_LINEAR, "attention": ATTENTION, "mlp": FFN}
 """Names for sets of target modules."""
+ENDS_AS_LAYERS = 2
+"""Megatron may count the embedding and the head as layers where it divides a pipeline."""
 SHARDS_WEIGHTS = ("fsdp1", "fsdp2", "zero3")
 SHARDS_GRADIENTS = (*SHARDS_WEIGHTS, "zero2")
 SHARDS_OPTIMIZER = (*SHARDS_GRADIENTS, "zero1")
@@ -184,10 +186,11 @@ def _check_sharding(model: ModelFacts, sharding: Sharding) -> None:
     for attention in model.attention:
         for heads, what in ((attention.heads, "heads"), (attention.kv_heads, "key-value heads")):
             _check_heads(model, what, heads, sharding.tensor)
-    if model.layers and sharding.pipeline * sharding.pipeline_chunks > model.layers:
+    stages = sharding.pipeline * sharding.pipeline_chunks
+    if model.layers and (sharding.pipeline > model.layers or stages > model.layers + ENDS_AS_LAYERS):
         raise InputError(
-            f"{model.id} has {model.layers} layers, fewer than {sharding.pipeline * sharding.pipeline_chunks} stages",
-            next_step=f"set pipeline to at most {model.layers}",
+            f"{model.id} has {model.layers} layers, fewer than {stages} stages",
+            next_step=f"set pipeline x pipeline_chunks to at most {model.layers}",
         )
     if sharding.data > 1 and sharding.strategy == "none":
         raise InputError(

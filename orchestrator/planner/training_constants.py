@@ -20,3 +20,45 @@ class MemoryConstants(Model):
 
 MEMORY = MemoryConstants()
 """The shipped ones."""
+
+
+class SpeedConstants(Model):
+    """Of `training_speed.py`."""
+
+    products: float = 0.7
+    """Share of a GPU's dense peak that large matrix products reach in 16 bits, where power is no limit. Fitted."""
+    quantized_products: float = 0.55
+    """And in FP8 and FP4, scales and casts included. Fitted."""
+    expert_products: float = 0.6
+    """Of either, in grouped products of experts, where each sees a share of the tokens. Fitted."""
+    attention: float = 0.45
+    """Share of the 16-bit peak in fused attention. Fitted."""
+    joules: float = 0.8e-12
+    """Of a 16-bit FLOP at the boost clock. An A100 has 1.28 W for each TFLOP/s and holds its clock, an H100 0.71 and
+    does not, a 500 W H100 0.51."""
+    traffic: float = 1.2
+    """Times that a kept activation is moved to or from memory in each pass over a layer. Fitted."""
+    bandwidth: float = 0.85
+    """Share of the memory's bandwidth that streaming kernels reach; aiconfigurator has 0.8, STREAM about 0.9."""
+    launch: float = 1.0e-3
+    """Seconds that Python takes to start one eager layer's kernels in one pass. Fitted."""
+    adapter_launch: float = 0.15e-3
+    """And those of an adapter on one matrix. Fitted."""
+    expert_launch: float = 2e-3
+    """And those of a layer of experts, which waits to learn how many tokens each one gets. Fitted."""
+    sync: float = 0.25
+    """Share of the shorter of Python's and the GPU's time that is not hidden, as each step waits for its loss."""
+    fused_launch: float = 0.3
+    """Share of that with compiled or fused kernels."""
+    links: float = 0.75
+    """Share of the links' bandwidth that collective operations reach; NCCL's bus bandwidth on NVLink is 70-80 %."""
+    overlap: float = 0.8
+    """Share of the shorter of computation and FSDP's communication that is hidden."""
+    low: float = 0.65
+    """Lower end of the interval, relative to the prediction."""
+    high: float = 1.4
+    """Upper end."""
+
+
+SPEED = SpeedConstants()
+"""The shipped ones."""
