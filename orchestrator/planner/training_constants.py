@@ -8,11 +8,11 @@ class MemoryConstants(Model):
 
     activations: float = 1.0
     """Kept activations, relative to the tensors that are counted: what the count misses. Fitted."""
-    fragmentation: float = 0.05
+    fragmentation: float = 0.06
     """Reserved over allocated memory, less one, of everything that comes and goes within a step. Fitted."""
     low: float = 0.85
     """Lower end of the interval, relative to the prediction: 5 % of left-out sources' rows are below."""
-    high: float = 1.2
+    high: float = 1.3
     """Upper end."""
     context_bytes: float = 0.6 * 2**30
     """CUDA context, library handles and NCCL's buffers; 0.45-0.55 GiB and 0.1-0.4 GiB in nvidia-smi, not in torch."""
@@ -27,11 +27,11 @@ class SpeedConstants(Model):
 
     products: float = 0.7
     """Share of a GPU's dense peak that large matrix products reach in 16 bits, where power is no limit. Fitted."""
-    quantized_products: float = 0.55
+    quantized_products: float = 0.75
     """And in FP8 and FP4, scales and casts included. Fitted."""
-    expert_products: float = 0.6
+    expert_products: float = 0.5
     """Of either, in grouped products of experts, where each sees a share of the tokens. Fitted."""
-    attention: float = 0.45
+    attention: float = 0.3
     """Share of the 16-bit peak in fused attention. Fitted."""
     joules: float = 0.8e-12
     """Of a 16-bit FLOP at the boost clock. An A100 has 1.28 W for each TFLOP/s and holds its clock, an H100 0.71 and
@@ -40,11 +40,11 @@ class SpeedConstants(Model):
     """Times that a kept activation is moved to or from memory in each pass over a layer. Fitted."""
     bandwidth: float = 0.85
     """Share of the memory's bandwidth that streaming kernels reach; aiconfigurator has 0.8, STREAM about 0.9."""
-    launch: float = 1.0e-3
+    launch: float = 1.6e-3
     """Seconds that Python takes to start one eager layer's kernels in one pass. Fitted."""
     adapter_launch: float = 0.15e-3
     """And those of an adapter on one matrix. Fitted."""
-    expert_launch: float = 2e-3
+    expert_launch: float = 2.5e-3
     """And those of a layer of experts, which waits to learn how many tokens each one gets. Fitted."""
     sync: float = 0.25
     """Share of the shorter of Python's and the GPU's time that is not hidden, as each step waits for its loss."""
@@ -54,9 +54,9 @@ class SpeedConstants(Model):
     """Share of the links' bandwidth that collective operations reach; NCCL's bus bandwidth on NVLink is 70-80 %."""
     overlap: float = 0.8
     """Share of the shorter of computation and FSDP's communication that is hidden."""
-    low: float = 0.65
+    low: float = 0.6
     """Lower end of the interval, relative to the prediction."""
-    high: float = 1.4
+    high: float = 1.45
     """Upper end."""
 
 
