@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from rich.console import Console, JustifyMethod
+from rich.console import Console, JustifyMethod, OverflowMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -68,7 +68,8 @@ def table(rows: list[Row], columns: list[Column], width: int) -> Table:
     shown = [column for column in columns if width >= column.width]
     for column in shown:
         side: JustifyMethod = "right" if column.number else "left"
-        made.add_column(column.title, justify=side, no_wrap=column is not shown[0], overflow="fold")
+        cut: OverflowMethod = "fold" if column is shown[0] else "ellipsis"
+        made.add_column(column.title, justify=side, no_wrap=column is not shown[0], overflow=cut)
     for row in rows:
         made.add_row(*(Text(column.text(row | {"width": width})) for column in shown))
     return made
@@ -76,7 +77,7 @@ def table(rows: list[Row], columns: list[Column], width: int) -> Table:
 
 def name(model: str, width: int) -> str:
     """A model's id; without its owner where there is little room."""
-    return model if width >= 100 else model.rsplit("/", 1)[-1]
+    return model if width >= 120 else model.rsplit("/", 1)[-1]
 
 
 def billions(amount: float | None) -> str:
@@ -159,7 +160,9 @@ def _active(row: Row) -> str:
 
 def _context(row: Row) -> str:
     tokens = row["max_context"]
-    return "" if tokens is None else f"{tokens // 1024}k" if tokens % 1024 == 0 else f"{tokens:,}"
+    if tokens is None or tokens % 1024:
+        return "" if tokens is None else f"{tokens:,}"
+    return f"{tokens // 2**20}M" if tokens % 2**20 == 0 else f"{tokens // 1024}k"
 
 
 def _kv(row: Row) -> str:
@@ -200,7 +203,7 @@ MODELS = [
     Column("parameters", _size, number=True),
     Column("active", _active, 88, number=True),
     Column("KV/token", _kv, number=True),
-    Column("context", _context, 96, number=True),
+    Column("context", _context, 98, number=True),
     Column("licence", lambda row: row["license"] or "unknown"),
     Column("attention", lambda row: ", ".join(row["attention"]) or "unknown", 124),
     Column("experts", lambda row: row["experts"] or "", 140),
@@ -237,7 +240,7 @@ API = [
     Column("output", _money("output_usd_per_million"), number=True),
     Column("cached", _money("cached_usd_per_million"), number=True),
     Column("for", _applies),
-    Column("seen", lambda row: row["observed"], 100),
+    Column("seen", lambda row: row["observed"], 110),
     Column("evidence", lambda row: row["evidence"], 120),
     Column("source", lambda row: row["source"], 150),
 ]
