@@ -85,8 +85,8 @@ _ALIASES = {
 # GGUF: bits of a block's weights (a K-quant of the M kind has half of v and down in a wider type), embedding, head;
 # they reproduce the file sizes of Llama-3.1-8B in llama.cpp's tools/quantize/README.md
 _GGUF = {
-    "iq1_s": (1.75, 2.625, 5.5),
-    "iq1_m": (1.93, 2.625, 5.5),
+    "iq1_s": (1.69, 2.625, 5.5),
+    "iq1_m": (1.86, 2.625, 5.5),
     "iq2_xxs": (2.13, 2.625, 5.5),
     "iq2_xs": (2.37, 2.625, 5.5),
     "iq2_s": (2.54, 2.625, 5.5),

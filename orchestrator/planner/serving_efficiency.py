@@ -1,7 +1,7 @@
 """What part of a GPU's peaks an engine reaches: fitted where it was measured, assumed with a wide interval where not.
 
-`serving_fitted.yaml` is written by benchmarks/planner_serving.py from published TensorRT-LLM measurements. Other engines
-are described against it by the figures below, each from the literature; their predictions say so.
+`serving_fitted.yaml` is written by benchmarks/planner_serving.py from published TensorRT-LLM measurements. Other
+engines are described against it by the figures below, each from the literature; their predictions say so.
 """
 
 from functools import cache
@@ -99,9 +99,9 @@ ASSUMED = {
         sequence_s=3e-6, request_s=5e-3, widen=1.5, source="predicted; vLLM assumed near TensorRT-LLM, not calibrated"
     ),
     "sglang": Habits(request_s=5e-3, widen=1.5, source="predicted; SGLang assumed near TensorRT-LLM, not calibrated"),
-    # its kernels for packed weights use int8 matrix units through mma.sync: a quarter of that peak on Ada (10.4e3 prompt
-    # tokens/s of an 8B Q4_0 on an RTX 4090, llama.cpp pull request 7676), less on data-centre parts, whose wider units
-    # they do not use; one CPU thread samples for all slots
+    # its kernels for packed weights use int8 matrix units through mma.sync: a quarter of that peak on Ada (10.4e3
+    # prompt tokens/s of an 8B Q4_0 on an RTX 4090, llama.cpp pull request 7676), less on data-centre parts, whose wider
+    # units they do not use; one CPU thread samples for all slots
     "llama_cpp": Habits(
         memory=0.9,
         packed={"sm_80": 0.12, "sm_86": 0.2, "sm_89": 0.25, "sm_90": 0.07, "sm_120": 0.2, "other": 0.08},
@@ -121,8 +121,8 @@ EAGER_LAYER = 10.0
 """Times the time of a layer when each kernel is launched anew: some 15 launches of 8 us."""
 _AMD = Hardware(memory=0.85, reduce=2.0)
 HARDWARE = {"gfx942": _AMD, "gfx950": _AMD}
-"""By architecture. 4.0-4.3 of 5.3 TB/s in stream benchmarks of MI300X, where NVIDIA's parts reach 92-94 %; small all-reduces
-over its mesh take 25-30 us."""
+"""By architecture. 4.0-4.3 of 5.3 TB/s in stream benchmarks of MI300X, where NVIDIA's parts reach 92-94 %; small
+all-reduces over its mesh take 25-30 us."""
 
 
 @cache

@@ -1,8 +1,8 @@
 """A target under load: how many sequences run together, how long a step then takes, how long a request waits.
 
 Three loads: a fixed number of requests at any moment (`closed`), requests that arrive at random at a given rate
-(`arriving`), and a number of requests that are all there at once (`burst`). In each, every request has the same lengths,
-prompts are read in chunks between decode steps (continuous batching), and nothing is cached between requests.
+(`arriving`), and a number of requests that are all there at once (`burst`). In each, every request has the same
+lengths, prompts are read in chunks between decode steps (continuous batching), and nothing is cached between requests.
 """
 
 import math
@@ -138,11 +138,11 @@ def _wave(target: Target, lengths: Lengths, running: float) -> Point:
 
 
 def _reading(target: Target, lengths: Lengths, running: float) -> float:
-    """Seconds to read one prompt while the others decode."""
+    """Seconds to read one prompt while the others decode and bring prompts of their own."""
     chunk = _chunk(target, lengths, running)
-    together = max(1.0, running / lengths.answer)  # prompts that a step reads at once, when they come often
-    tokens = min(chunk * together, target.most_tokens)
-    return lengths.prompt / chunk * steps(target, max(0.0, running - 1), lengths.mean, tokens, lengths.prompt / 2)
+    others = max(0.0, running - 1) / lengths.answer * lengths.prompt
+    one = steps(target, max(0.0, running - 1), lengths.mean, chunk + others, lengths.prompt / 2)
+    return lengths.prompt / chunk * one
 
 
 def _tpot(target: Target, lengths: Lengths, running: float) -> float:

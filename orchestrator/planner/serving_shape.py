@@ -20,6 +20,12 @@ UNPACKED = 0.85
 """Part of the 16-bit FLOP/s that is left when packed weights are unpacked for each product: W4A16 kernels fall behind
 plain ones at large batches (Marlin, arXiv:2408.11743, figure 9)."""
 
+EXPERT_WAIT = 3.3
+"""Dense blocks whose kernels wait as long as those that a mixture has beyond one: router, top-k, sort, permute, combine
+and the shared expert are some eleven kernels of 4 us, too short to hide in what is read."""
+KIND_WAIT = {"mla": 2.4, "linear": 1.5}
+"""The same for the projections to and from a latent, and for convolution, gates and norm of a linear layer."""
+
 
 class Layers(NamedTuple):
     """Attention layers of one kind."""
@@ -67,6 +73,8 @@ class Shape(NamedTuple):
     """16-bit peak, FLOP/s."""
     layers: float
     """Transformer blocks of one stage."""
+    waits: float
+    """What their kernels' latencies add up to, in dense blocks of grouped attention."""
     hidden: int
     """Width of the residual stream."""
     shards: int
@@ -132,12 +140,20 @@ def _shape(
         state_bytes=2.0 * state_bytes_per_sequence(model, tensor=serving.shards) / serving.stages,
         attention_flops=peaks[1],
         layers=(model.layers or 0) / serving.stages,
+        waits=_waits(model) / serving.stages,
         hidden=hidden,
         shards=serving.shards,
         stages=serving.stages,
         data=spread,
         link=gpu.link_bandwidth,
         graphs=serving.cuda_graphs,
+    )
+
+
+def _waits(model: ModelFacts) -> float:
+    mixtures = model.experts.layers * EXPERT_WAIT if model.experts else 0
+    return (
+        (model.layers or 0) + mixtures + sum(found.layers * KIND_WAIT.get(found.kind, 0) for found in model.attention)
     )
 
 

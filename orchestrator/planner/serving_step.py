@@ -13,6 +13,11 @@ from typing import NamedTuple
 
 from orchestrator.planner.serving_shape import Layers, Shape
 
+SLOW_LINK = 100e9
+"""Bytes/s under which GPUs reach one another over PCIe."""
+HOST_PATH = 3.0
+"""Times the latency of an all-reduce there: 30-40 us, as it may pass through the host's memory."""
+
 
 class Efficiency(NamedTuple):
     """What an engine reaches on a GPU: fitted, or from the literature where nothing was measured."""
@@ -75,7 +80,7 @@ def step(
         / shape.attention_flops
         / eff.attention,
         traffic=tokens * shape.activation_bytes / memory + _communication(shape, eff, tokens),
-        overhead=eff.step_s / shape.stages + shape.layers * eff.layer_s + decoding * eff.sequence_s / shape.stages,
+        overhead=eff.step_s / shape.stages + shape.waits * eff.layer_s + decoding * eff.sequence_s / shape.stages,
     )
 
 
@@ -83,7 +88,7 @@ def touched(shape: Shape, tokens: float) -> float:
     """The part of the experts that so many tokens visit together, each choosing at random."""
     if not shape.routed:
         return 0.0
-    return 1 - (1 - shape.active / shape.routed) ** max(tokens, 0.0)
+    return 1 - float((1 - shape.active / shape.routed) ** max(tokens, 0.0))
 
 
 def _join(reading: float, compute: float, overlap: float) -> float:
@@ -110,10 +115,11 @@ def _communication(shape: Shape, eff: Efficiency, tokens: float) -> float:
     if shape.link is None:
         return 0.0
     found, link = 0.0, shape.link * eff.link
+    latency = eff.reduce_s * (HOST_PATH if shape.link < SLOW_LINK else 1)
     if shape.shards > 1:
         moved = tokens * shape.hidden * 2 * 2 * (shape.shards - 1) / shape.shards
-        found += shape.layers * 2 * (eff.reduce_s + moved / link)
+        found += shape.layers * 2 * (latency + moved / link)
     if shape.data > 1:
         moved = tokens * min(shape.active, shape.data) * shape.hidden * 3 * (shape.data - 1) / shape.data
-        found += shape.expert_layers * 2 * (eff.reduce_s + moved / 2 / link)
+        found += shape.expert_layers * 2 * (latency + moved / 2 / link)
     return found
