@@ -241,7 +241,7 @@ API = [
     Column("cached", _money("cached_usd_per_million"), number=True),
     Column("for", _applies),
     Column("seen", lambda row: row["observed"], 110),
-    Column("evidence", lambda row: row["evidence"], 120),
+    Column("evidence", lambda row: row["evidence"], 130),
     Column("source", lambda row: row["source"], 150),
 ]
 
@@ -269,7 +269,8 @@ def _remark(rows: list[Row], what: str) -> str:
     dates = sorted({str(row.get("date") or row.get("observed")) for row in rows})
     span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     more = "" if len(rows) <= FEW else "; --sources says where each was read"
-    return f"{len(rows)} {what}, read {span}. {words[what]}{more}."
+    count = f"{len(rows)} {what if len(rows) > 1 else what.removesuffix('s')}"
+    return f"{count}, read {span}. {words[what]}{more}."
 
 
 def _write_csv(rows: list[Row]) -> None:

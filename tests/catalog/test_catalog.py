@@ -88,6 +88,41 @@ def test_active_parameters_are_about_those_published(name: str, billions: float)
     assert count(CATALOG.model(name)).active == pytest.approx(billions * 1e9, rel=0.035)
 
 
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("Qwen/Qwen3.5-397B-A17B", 396.346),
+        ("Qwen/Qwen3.5-122B-A10B", 122.112),
+        ("Qwen/Qwen3.5-35B-A3B", 34.661),
+        ("Qwen/Qwen3.5-27B", 26.896),
+        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", 107.769),
+        ("meta-llama/Llama-4-Maverick-17B-128E-Instruct", 400.711),
+        ("deepseek-ai/DeepSeek-R1", 671.026),
+        ("deepseek-ai/DeepSeek-V3.2", 671.878),
+        ("zai-org/GLM-5", 743.911),
+        ("moonshotai/Kimi-K2-Instruct", 1026.408),
+        ("moonshotai/Kimi-K2.5", 1026.408),
+        ("XiaomiMiMo/MiMo-V2-Flash", 308.778),
+        ("XiaomiMiMo/MiMo-7B-Base", 7.623),
+        ("meta-llama/Llama-3.1-8B", 8.03),
+        ("meta-llama/Llama-3.1-70B", 70.554),
+        ("meta-llama/Llama-3.3-70B-Instruct", 70.554),
+        ("meta-llama/Llama-3.1-405B", 405.853),
+        ("meta-llama/Llama-3.2-3B", 3.213),
+        ("meta-llama/Llama-2-7b-hf", 6.738),
+        ("meta-llama/Llama-2-13b-hf", 13.016),
+        ("meta-llama/Llama-2-70b-hf", 68.977),
+        ("Qwen/Qwen2.5-7B", 7.616),
+        ("Qwen/Qwen2.5-32B", 32.764),
+        ("Qwen/Qwen3-8B", 8.191),
+        ("Qwen/Qwen3-32B", 32.762),
+    ],
+)
+def test_the_text_model_agrees_with_an_independent_count(name: str, billions: float) -> None:
+    found = count(CATALOG.model(name))
+    assert found.total - found.vision == pytest.approx(billions * 1e9, abs=1e6)
+
+
 def test_unknown_dimensions_stay_unknown() -> None:
     found = parameters(CATALOG.model("Qwen/Qwen3.5-9B"))
     assert isinstance(found, Unknown)
