@@ -117,6 +117,7 @@ def case(row: Row) -> Case:
         "sequence_len": int(_number(row.get("seq_len", "")) or 2048),
         "checkpointing": common._checkpointing({"grad_checkpointing": row.get("grad_checkpointing", "")}),
         "kernels": "fused" if "compile" in text and "no compile" not in text else "eager",
+        "loss": "full",
         "sharding": sharding,
         **adapter,
         **settings,

@@ -182,6 +182,7 @@ def case(row: Row) -> Case:
         **_tokens(method, row),
         **_adapter(method, kind, row, model),
         "checkpointing": _checkpointing(row),
+        "loss": "full",
         "sharding": _sharding(row, harness.name),
         **harness.settings,
         **({"optimizer": _optimizer(row["optimizer"])} if row.get("optimizer") else {}),

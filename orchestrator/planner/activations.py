@@ -16,6 +16,8 @@ from orchestrator.planner.quantization import DTYPE_BYTES
 FP32 = 4
 LOGITS_BESIDE = 12
 """Bytes a logit beside itself: an fp32 copy, its log-softmax, and the gradient of that (CrossEntropyLoss in fp32)."""
+TILE_BYTES = 64 * 2**20
+"""Of the tiles of logits in a fused head (trl/kernels/chunked_logprob.py), beside the fp32 gradient of its input."""
 CHUNK_TOKENS = 1024
 """Tokens of a chunk of the chunked cross-entropy; Liger's and torchtune's are of that size for usual batches."""
 
@@ -165,7 +167,10 @@ def _logits(model: ModelFacts, tune: FineTune) -> tuple[float, float]:
     beside = LOGITS_BESIDE if compute < FP32 else LOGITS_BESIDE - FP32
     if tune.loss == "full":
         return tokens * vocab * (compute + beside), tokens * vocab * compute
-    inputs = tokens * (model.hidden_size or 0) * compute
+    hidden = model.hidden_size or 0
+    inputs = tokens * hidden * compute
+    if tune.loss == "fused":
+        return inputs + tokens * hidden * FP32 + TILE_BYTES, inputs
     return min(tokens, CHUNK_TOKENS) * vocab * (compute + beside) + inputs, inputs
 
 

@@ -14,7 +14,7 @@ from orchestrator.catalog.models import Attention, ModelFacts
 from orchestrator.catalog.parameters import Parameters, parameters
 from orchestrator.planner.activations import activations
 from orchestrator.planner.estimate import Estimate, Term, Unknown
-from orchestrator.planner.finetune import SHARDS_WEIGHTS, FineTune, Sharding, check, targets
+from orchestrator.planner.finetune import SHARDS_OPTIMIZER, SHARDS_WEIGHTS, FineTune, Sharding, check, targets
 from orchestrator.planner.optimizers import optimizer
 from orchestrator.planner.quantization import DTYPE_BYTES, bits
 from orchestrator.planner.training_constants import SPEED, SpeedConstants
@@ -23,6 +23,8 @@ from orchestrator.planner.training_memory import trained_parameters
 NODE_GPUS = 8
 NVL72_GPUS = 72
 """GPUs that `Gpu.link_bandwidth` joins."""
+HOST_BANDWIDTH = 200e9
+"""Bytes/s that an optimizer on the host reaches, all its threads together; eight channels of DDR5 have 300e9."""
 LOADING_BANDWIDTH = 1e9
 """Bytes/s from a local disk to the GPU; wide interval: 0.3 from a shared file system, 3 from NVMe."""
 START_SECONDS = 60
@@ -146,6 +148,7 @@ def seconds(
     launching = _launching(model, tune, constants)
     found["waiting for Python"] = max(launching - busy, 0) + constants.sync * min(launching, busy)
     found |= _communication(model, tune, gpu, counted, tokens * split, busy, constants)
+    found["offloading"] = _offloading(model, tune, gpu, counted, constants)
     found["pipeline bubble"] = sum(found.values()) * _bubble(tune)
     return [Term(name=name, amount=amount, because=_BECAUSE[name]) for name, amount in found.items() if amount]
 
@@ -163,6 +166,7 @@ _BECAUSE = {
     "sharding": "gathering weights and scattering gradients, the part that is not hidden",
     "tensor parallel": "two sums over the GPUs in each layer and pass",
     "expert parallel": "tokens sent to their experts and back",
+    "offloading": "weights and gradients over PCIe, and the optimizer on the host",
     "pipeline bubble": "stages that wait at the start and the end of a step",
 }
 
@@ -226,6 +230,22 @@ def _optimizer(model: ModelFacts, tune: FineTune, counted: Parameters) -> float:
     split = tune.sharding.tensor * tune.sharding.pipeline * shared
     moved = 2 * state + 4 * each + 4 * each * kind.step_copies
     return trained * moved / split / tune.gradient_accumulation_steps
+
+
+def _offloading(model: ModelFacts, tune: FineTune, gpu: Gpu, counted: Parameters, constants: SpeedConstants) -> float:
+    """Seconds of a micro-batch's share; the host's memory is shared by the GPUs of a node."""
+    if tune.offload == "none":
+        return 0
+    trained = trained_parameters(model, tune)
+    assert isinstance(trained, int)
+    sharding, each = tune.sharding, DTYPE_BYTES[tune.trained_dtype]
+    parts = sharding.tensor * sharding.pipeline * (sharding.replicas if sharding.strategy in SHARDS_OPTIMIZER else 1)
+    pcie = (gpu.pcie_bandwidth or 32e9) * constants.links
+    once = 2 * trained * each / parts / pcie  # gradients out, new weights in
+    moved = optimizer(tune.optimizer).states * each * 2 + 3 * each
+    once += trained * moved / parts * min(sharding.gpus, NODE_GPUS) / HOST_BANDWIDTH
+    layers = 2 * counted.total * bits(tune.base_dtype) / 8 / parts / pcie if tune.offload == "all" else 0
+    return layers + once / tune.gradient_accumulation_steps
 
 
 def _launching(model: ModelFacts, tune: FineTune, constants: SpeedConstants) -> float:
