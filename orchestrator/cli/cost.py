@@ -21,8 +21,8 @@ Versus = Annotated[str, typer.Option("--versus", help="The hosted model, such as
 Tier = Annotated[str, typer.Option("--tier", help="Of the hosted model's price: standard, long-context, peak ...")]
 ModelName = Annotated[str | None, typer.Option("--model", help="The self-hosted model; default: the recipe's.")]
 GpuName = Annotated[str | None, typer.Option("--gpu", help="Its GPU, such as H100; default: the recipe's first.")]
-PerReplica = Annotated[int | None, typer.Option("--gpus-per-replica", help="GPUs of one replica.")]
-Replicas = Annotated[int | None, typer.Option("--replicas", help="Replicas that share the load, at least.")]
+PerReplica = Annotated[int | None, typer.Option("--gpus-per-replica", min=1, help="GPUs of one replica.")]
+Replicas = Annotated[int | None, typer.Option("--replicas", min=1, help="Replicas that share the load, at least.")]
 Throughput = Annotated[
     float | None,
     typer.Option(

@@ -72,7 +72,7 @@ def comparison(given: Given, home: Path) -> "Comparison":
         )
     gpu = catalog.gpu(hosted.gpu)
     assumptions, remarks = _fleet(given, hosted, catalog, gpu, day)
-    assumptions = case.priced_gpu(assumptions, catalog.gpu_prices(gpu), day, given.provider)
+    assumptions = case.priced_gpu(assumptions, gpu.kind, catalog.gpu_prices(gpu), day, given.provider)
     assumptions = case.settled(case.priced_api(assumptions, price), settings, day)
     return compare(
         assumptions,

@@ -35,7 +35,7 @@ def curves(found: Comparison, width: int, *, colour: bool) -> str:
         f"{plotext.colorize(mark, pixel=pixel).string() if colour else mark} {way}"
         for way, (mark, pixel) in _LOOKS.items()
     )
-    drawn = figure.build().string()
+    drawn = figure.build().string().rstrip()
     return f"USD a month over tokens a month:   {legend}   ┊ this load\n{drawn if colour else _plain(drawn)}"
 
 

@@ -22,7 +22,7 @@ from orchestrator.planner.comparison import Bill, Comparison, OwnFleet
 
 _PIPE_WIDTH = 160
 _SWINGS = 12
-_WIDE = 100
+_WIDE, _WIDER = 100, 110
 _SHORT = {"own assumption": "own", "given on the command line": "given", "given or predicted": "case", "given": "case"}
 """Sources that need no note: the project's own assumption, the command line, the case."""
 TITLES = {"self-hosted": "self-hosted", "api": "API", "hybrid": "hybrid"}
@@ -92,12 +92,12 @@ def sensitivity(found: Comparison, width: int) -> Table:
     title = f"what moves it: saving of self-hosting over {_longest(found)} years, widest first"
     table = _table(title)
     table.add_column("assumption", no_wrap=True)
-    for name in ("from", "to", "saving", "saving"):
+    for name in ("low", "high", "at low", "at high"):
         table.add_column(name, justify="right", no_wrap=True)
-    wide = width >= _WIDE
+    wide = width >= _WIDER
     if wide:
         table.add_column("break-even", justify="right", no_wrap=True)
-        table.add_column("break-even", justify="right", no_wrap=True)
+        table.add_column("at high", justify="right", no_wrap=True)
     if any(swing.flips for swing in found.sensitivity):
         table.add_column("", no_wrap=True)
     for swing in found.sensitivity[:_SWINGS]:
@@ -169,7 +169,8 @@ def conclusion(found: Comparison) -> Iterator[str]:
         f" between {saving(low)} and {saving(high)} when the assumptions vary independently over their ranges"
     )
     yield f"break-even of the running costs: {_point(found.break_even)}"
-    yield f"with the build spread over {span} years: {_point(found.break_even_amortised)}"
+    if found.break_even.first is not None:
+        yield f"with the build spread over {span} years: {_point(found.break_even_amortised)}"
     hybrid = found.hybrid_break_even
     yield (
         "the hybrid never costs less than the API alone"
@@ -184,7 +185,7 @@ def conclusion(found: Comparison) -> Iterator[str]:
 
 def _point(found: BreakEven) -> str:
     if found.first is None or found.always is None or found.first == 0:
-        return found.reason + (f" (from {tokens(found.first)} tokens a month)" if found.first else "")
+        return found.reason + (f" (the first at {tokens(found.first)} tokens a month)" if found.first else "")
     per_day = tokens(found.first / 365 * 12)
     text = f"{tokens(found.first)} tokens a month ({per_day} a day)"
     if found.always > found.first:

@@ -64,13 +64,16 @@ def predicted(known: Assumptions, tokens_per_s: Estimate, on: date) -> Assumptio
     return changed(known, name, tokens_per_s.value, tokens_per_s.source, on.isoformat(), **ends)
 
 
-def priced_gpu(known: Assumptions, prices: Sequence[GpuPrice], on: date, provider: str | None = None) -> Assumptions:
+def priced_gpu(
+    known: Assumptions, gpu: str, prices: Sequence[GpuPrice], on: date, provider: str | None = None
+) -> Assumptions:
     """With the market's prices of a GPU. A term without a price gets the share 0: it cannot be planned with."""
     found = known
     for term in TERMS:
         price = market(prices, term, provider)
         if isinstance(price, Unknown):
-            found = _without(found, _PRICE[term], f"gpu.{term}_share", price.reason)
+            reason = price.reason.replace("this GPU", gpu)
+            found = _without(found, _PRICE[term], f"gpu.{term}_share", reason)
         else:
             ends = {"low": price.low, "high": price.high}
             found = changed(found, _PRICE[term], price.middle, price.source, on.isoformat(), **ends)
@@ -142,9 +145,11 @@ def doubts(price: ApiPrice, known: Assumptions, on: date) -> list[str]:
             "unknown: how many tokens/s a replica carries; the number of replicas is not checked against the load,"
             " and the break-even adds none"
         )
-    for name in ("gpu.reserved_usd_per_hour", "gpu.spot_usd_per_hour", "gpu.on_demand_usd_per_hour"):
-        if "claimed" in known[name].source and known[name].value is not None:
-            found.append(f"{name} rests on a third party's claim: {known[name].source}")
+    shares = {term: known[f"gpu.{term}_share"].value or 0.0 for term in ("reserved", "spot")}
+    for term, share in {**shares, "on_demand": 1 - sum(shares.values())}.items():
+        price_of = known[f"gpu.{term}_usd_per_hour"]
+        if share > 1e-9 and "claimed" in price_of.source and price_of.value is not None:
+            found.append(f"{price_of.id} rests on a third party's claim: {price_of.source}")
     return found
 
 

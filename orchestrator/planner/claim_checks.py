@@ -1,45 +1,22 @@
-"""The formulas that test claims about money: bills, shares, break-evens. Their arguments are a claim's `given`.
+"""The formulas that test claims about self-hosting: bills, shares, savings, break-evens; and the list of all checks.
 
-They are the formulas of `orch cost compare` with every component set to nothing that the claim leaves out. Claims about
-hardware are in claim_hardware.py.
+Their arguments are a claim's `given`. They are the formulas of `orch cost compare` with every component set to nothing
+that the claim leaves out.
 """
 
 import math
 from collections.abc import Callable
-from datetime import date
 from typing import Any
 
 from pydantic import validate_call
 
-from orchestrator.catalog.assumptions import shipped
 from orchestrator.catalog.catalog import Catalog
-from orchestrator.catalog.prices import ApiPrice
-from orchestrator.errors import InputError
-from orchestrator.planner import claim_hardware, tco
+from orchestrator.planner import claim_api, claim_hardware, tco
 from orchestrator.planner.break_even import break_even as crossing
+from orchestrator.planner.claim_api import DAYS, MIXES, bare, bill, bills, listed
 from orchestrator.planner.claims import Finding, Range, agree, compared, point, span
 from orchestrator.planner.estimate import Unknown
-from orchestrator.planner.prices import api_price, market
-
-DAYS = 30
-"""Of a month, as the claims count."""
-_ONES = ("workload.peak_to_mean", "serving.peak_utilisation", "serving.min_replicas", "serving.gpus_per_replica")
-MIXES = {"all input": 1.0, "3:1 input to output": 0.75, "1:1": 0.5, "all output": 0.0}
-
-
-def bare(**known: float) -> dict[str, float]:
-    """Assumptions in which nothing costs anything and one replica carries everything, but for what is given."""
-    zero = dict.fromkeys(shipped(), 0.0) | dict.fromkeys(_ONES, 1.0)
-    names = {name.replace("__", "."): value for name, value in known.items()}
-    return zero | {"serving.tokens_per_s_per_replica": math.inf, "gpu.hours_per_month": 730.0} | names
-
-
-def _rates(price: ApiPrice, input_share: float) -> dict[str, float]:
-    return bare(
-        workload__input_share=input_share,
-        api__input_usd_per_million=price.input_usd_per_million,
-        api__output_usd_per_million=price.output_usd_per_million,
-    )
+from orchestrator.planner.prices import market
 
 
 def _own(gpu_usd_per_month: float, staff_usd_per_month: float, usd_per_million: float = 0.0) -> dict[str, float]:
@@ -51,50 +28,6 @@ def _own(gpu_usd_per_month: float, staff_usd_per_month: float, usd_per_million: 
         api__input_usd_per_million=usd_per_million,
         api__output_usd_per_million=usd_per_million,
     )
-
-
-def _bill(price: ApiPrice, input_tokens: float, output_tokens: float) -> float:
-    tokens = input_tokens + output_tokens
-    return tco.total(tco.monthly("api", _rates(price, input_tokens / tokens), tokens))
-
-
-def _bills(price: ApiPrice, tokens: float) -> dict[str, float]:
-    return {name: _bill(price, tokens * share, tokens * (1 - share)) for name, share in MIXES.items()}
-
-
-def _price(catalog: Catalog, model: str) -> ApiPrice:
-    found = catalog.api_prices(model)
-    if not found:
-        raise InputError(f"the catalog has no price of a hosted model {model!r}; `orch prices` lists them")
-    return api_price(found, max(_day(price.observed) for price in found))
-
-
-def _day(text: str) -> date:
-    parts = [int(part) for part in text.split("-")]
-    return date(*[*parts, 1, 1][:3])
-
-
-@validate_call(config={"arbitrary_types_allowed": True})
-def api_bill(catalog: Catalog, *, model: str, tokens_per_day: float, usd_per_month: float) -> Finding:
-    """A month's bill of an API, by the mix of input and output."""
-    price, tokens = _price(catalog, model), tokens_per_day * DAYS
-    bills, implied = _bills(price, tokens), usd_per_month / tokens * 1e6
-    each = _bill(price, tokens, tokens)
-    rates = (price.input_usd_per_million, price.output_usd_per_million)
-    figures = [point("implied by the claim", implied, "USD/M"), span("the API's rates", rates, "USD/M")]
-    figures += [point(name, usd, "USD/month") for name, usd in bills.items()]
-    figures.append(point("that many input and that many output tokens", each, "USD/month"))
-    between = f"it is ${min(bills.values()):,.2f} to ${max(bills.values()):,.2f} by the mix of input and output"
-    if min(bills.values()) <= usd_per_month <= max(bills.values()):
-        return Finding(verdict="in part", words=f"right for one mix only: {between}", figures=figures)
-    words = (
-        f"${usd_per_month:,.0f} are ${implied:,.2f} per million tokens, the dearest rate is ${max(rates):g}; {between}."
-    )
-    if compared((usd_per_month,) * 2, (each,) * 2) == "right":
-        words += (
-            f" It is right only for {tokens_per_day / 1e6:g}M input AND {tokens_per_day / 1e6:g}M output tokens a day."
-        )
-    return Finding(verdict="wrong", words=words, figures=figures)
 
 
 @validate_call(config={"arbitrary_types_allowed": True})
@@ -140,8 +73,8 @@ def saving(
     verdict = compared(usd_per_month, (low, high))
     if verdict != "wrong" and compared(usd_per_year, (12 * low, 12 * high)) == "wrong":
         verdict = "wrong"
-    bills = _bills(_price(catalog, model), tokens_per_day * DAYS)
-    real = {name: (usd - max(own_usd_per_month), usd - min(own_usd_per_month)) for name, usd in bills.items()}
+    mixes = bills(listed(catalog, model), tokens_per_day * DAYS)
+    real = {name: (usd - max(own_usd_per_month), usd - min(own_usd_per_month)) for name, usd in mixes.items()}
     figures += [span(f"at the real price, {name}", ends, "USD/month") for name, ends in real.items()]
     losing = [name for name, ends in real.items() if ends[1] < 0]
     words = f"the subtraction gives ${low:,.0f} to ${high:,.0f} a month"
@@ -168,22 +101,6 @@ def staff_share(catalog: Catalog, *, gpu_usd_per_month: float, staff_usd_per_mon
 
 
 @validate_call(config={"arbitrary_types_allowed": True})
-def tokens_for_money(catalog: Catalog, *, model: str, usd: float, tokens: float) -> Finding:
-    """How many tokens of an API a sum buys."""
-    price, implied = _price(catalog, model), usd / tokens * 1e6
-    bought = {name: usd / _bills(price, 1e6)[name] * 1e6 for name in MIXES}
-    figures = [point("implied by the claim", implied, "USD/M")]
-    figures += [point(f"tokens, {name}", count, "tokens") for name, count in bought.items()]
-    ends = (min(bought.values()), max(bought.values()))
-    fits = agree((tokens, tokens), ends) == "inside"
-    words = (
-        f"the claim is ${implied:.2f} per million tokens; {model} asks ${price.input_usd_per_million:g} in and"
-        f" ${price.output_usd_per_million:g} out, which buys {ends[0] / 1e9:,.0f}B to {ends[1] / 1e9:,.0f}B."
-    )
-    return Finding(verdict="in part" if fits else "wrong", words=words, figures=figures)
-
-
-@validate_call(config={"arbitrary_types_allowed": True})
 def break_even(
     catalog: Catalog,
     *,
@@ -197,9 +114,9 @@ def break_even(
 ) -> Finding:
     """From which load the own bill is the smaller one, at the claim's rate and at the API's."""
     daily = (tokens_per_day[0] * DAYS, tokens_per_day[1] * DAYS)
-    price = _price(catalog, model)
+    price = listed(catalog, model)
     rates = {"the claim's own rate": usd_per_million} | {
-        name: _bill(price, 1e6 * share, 1e6 * (1 - share)) for name, share in MIXES.items()
+        name: bill(price, 1e6 * share, 1e6 * (1 - share)) for name, share in MIXES.items()
     }
     found = {
         f"{name}, ${rate:g}/M": _crossings(gpu_usd_per_month, staff_usd_per_month, rate) for name, rate in rates.items()
@@ -252,37 +169,17 @@ def staffing(catalog: Catalog, *, engineers: Range, usd_per_engineer: float, usd
     return Finding(verdict="right" if rest[0] >= 0 else "in part", words=f"consistent: {words}", figures=figures)
 
 
-@validate_call(config={"arbitrary_types_allowed": True})
-def api_rate(catalog: Catalog, *, model: str, input_usd_per_million: float) -> Finding:
-    """A rate, against the catalog's row, and what the vendor asks now."""
-    price = _price(catalog, model)
-    verdict = compared((input_usd_per_million,) * 2, (price.input_usd_per_million,) * 2)
-    since = f" from {price.valid_from}" if price.valid_from else ""
-    words = f"the catalog has ${price.input_usd_per_million:g} in, ${price.output_usd_per_million:g} out{since}"
-    later = [p for p in catalog.api_prices() if p.vendor == price.vendor and p.observed > price.observed]
-    if later:
-        seen = max(p.observed for p in later)
-        rates = sorted(p.input_usd_per_million for p in later if p.observed == seen)
-        models = ", ".join(sorted({p.model for p in later if p.observed == seen}))
-        words += f"; the vendor's newest rows, of {seen}, are ${rates[0]:g} to ${rates[-1]:g} in ({models})"
-    figures = [
-        point("input", price.input_usd_per_million, "USD/M"),
-        point("output", price.output_usd_per_million, "USD/M"),
-    ]
-    return Finding(verdict=verdict, words=f"{words}.", figures=figures)
-
-
 CHECKS: dict[str, Callable[..., Any]] = {
     check.__name__: check
     for check in (
-        api_bill,
+        claim_api.api_bill,
         own_bill,
         saving,
         staff_share,
-        tokens_for_money,
+        claim_api.tokens_for_money,
         break_even,
         staffing,
-        api_rate,
+        claim_api.api_rate,
         claim_hardware.capacity,
         claim_hardware.replica_price,
         claim_hardware.first_token,

@@ -148,7 +148,7 @@ def numbers(assumptions: Assumptions) -> Values:
     }
     unknown = [name for name, needed in needs.items() if needed and assumptions[name].value is None]
     if unknown:
-        listed = "; ".join(f"{name} ({assumptions[name].source})" for name in unknown)
+        listed = "; ".join(f"{name}: {assumptions[name].source.removeprefix('unknown: ')}" for name in unknown)
         raise InputError(f"unknown: {listed}", next_step=f"give it: --set {unknown[0]}=...")
     if not found["workload.tokens_per_month"]:
         raise InputError("no tokens a month, nothing to compare", next_step="such as --tokens-per-month 1.5B")
