@@ -4,6 +4,7 @@
 engines are described against it by the figures below, each from the literature; their predictions say so.
 """
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -64,6 +65,8 @@ class Habits(Model):
     """Times the part of the FLOP/s."""
     packed: dict[str, float] = {}
     """Part of the int8 FLOP/s by architecture in the engine's own kernels for packed weights."""
+    plain: dict[str, float] = {}
+    """Part of the 16-bit FLOP/s by architecture in the engine's own way with plain weights."""
     attention: float = 1.0
     """Times the attention's part."""
     step: float = 1.0
@@ -89,6 +92,8 @@ class Hardware(Model):
     """Times the part of the bandwidth."""
     reduce: float = 1.0
     """Times the latency of an all-reduce."""
+    widen: float = 1.0
+    """Times the width of the interval, in logarithms."""
 
 
 ASSUMED = {
@@ -101,12 +106,15 @@ ASSUMED = {
     "sglang": Habits(request_s=5e-3, widen=1.5, source="predicted; SGLang assumed near TensorRT-LLM, not calibrated"),
     # its kernels for packed weights use int8 matrix units through mma.sync: a quarter of that peak on Ada (10.4e3
     # prompt tokens/s of an 8B Q4_0 on an RTX 4090, llama.cpp pull request 7676), less on data-centre parts, whose wider
-    # units they do not use; one CPU thread samples for all slots
+    # units they do not use; products of 16 bits accumulate in 16 bits, which GeForce parts do at twice the peak of the
+    # catalog (pull requests 3776, 4766, 6017). Kernels of 80 us a layer do not overlap: an 8B Q4 writes 130-150 tokens/s on an
+    # RTX 4090 and on an A100 alike (XiongjieDai/GPU-Benchmarks-on-LLM-Inference). One CPU thread samples for all slots
     "llama_cpp": Habits(
-        memory=0.9,
         packed={"sm_80": 0.12, "sm_86": 0.2, "sm_89": 0.25, "sm_90": 0.07, "sm_120": 0.2, "other": 0.08},
+        plain={"sm_80": 0.35, "sm_86": 0.6, "sm_89": 0.85, "sm_90": 0.16, "sm_120": 0.8, "other": 0.25},
         attention=0.5,
         step=0.3,
+        layer=5.0,
         sequence_s=150e-6,
         widen=2.0,
         source="predicted; llama.cpp assumed, not calibrated",
@@ -119,7 +127,7 @@ ASSUMED = {
 """By `EngineTraits.constants`."""
 EAGER_LAYER = 10.0
 """Times the time of a layer when each kernel is launched anew: some 15 launches of 8 us."""
-_AMD = Hardware(memory=0.85, reduce=2.0)
+_AMD = Hardware(memory=0.85, reduce=2.0, widen=1.5)
 HARDWARE = {"gfx942": _AMD, "gfx950": _AMD}
 """By architecture. 4.0-4.3 of 5.3 TB/s in stream benchmarks of MI300X, where NVIDIA's parts reach 92-94 %; small
 all-reduces over its mesh take 25-30 us."""
@@ -132,11 +140,17 @@ def fitted() -> Fitted:
         return Fitted.model_validate(yaml.load(file, _Loader))
 
 
+def width(engine: str, arch: str, constants: Fitted, figure: str) -> float:
+    """Factor from the middle of an estimate's interval to its ends; `figure`: throughput, ttft or tpot."""
+    wider = ASSUMED[engine].widen * HARDWARE.get(arch, Hardware()).widen
+    return math.exp(constants.spread[figure] * wider)
+
+
 def efficiency(engine: str, arch: str, constants: Fitted, *, graphs: bool = True, packed: bool = False) -> Efficiency:
     """Of an engine (`EngineTraits.constants`) on an architecture; `packed`: its weights are computed in int8 packed."""
     habits, hardware = ASSUMED[engine], HARDWARE.get(arch, Hardware())
     reached = constants.compute.get(arch, constants.compute["other"])
-    own = habits.packed if packed else {}
+    own = habits.packed if packed else habits.plain
     sequence = constants.python_sequence_s if habits.python else constants.sequence_s
     return Efficiency(
         memory=constants.memory * habits.memory * hardware.memory,

@@ -12,7 +12,7 @@ from orchestrator.config import Model
 from orchestrator.planner.estimate import Estimate, Term, Unknown
 from orchestrator.planner.formats import compute_type
 from orchestrator.planner.serving import Serving, batched_tokens, sequences
-from orchestrator.planner.serving_efficiency import ASSUMED, Fitted, efficiency, fitted
+from orchestrator.planner.serving_efficiency import ASSUMED, Fitted, efficiency, fitted, width
 from orchestrator.planner.serving_load import Lengths, Point, Target, arriving, burst, closed
 from orchestrator.planner.serving_memory import ServingFit, capacity, fixed_terms, memory, pool_bytes
 from orchestrator.planner.serving_shape import Shape, shape
@@ -177,10 +177,8 @@ def _speed(serving: Serving, found: Target, lengths: Lengths, point: Point, cons
     parts = _parts(one, found.shape)
 
     def estimate(unit: str, value: float, name: str, terms: list[Term]) -> Estimate:
-        width = math.exp(constants.spread[name] * habits.widen)
-        return Estimate(
-            unit=unit, value=value, low=value / width, high=value * width, terms=terms, source=habits.source
-        )
+        off = width(serving.traits.constants, found.shape.arch, constants, name)
+        return Estimate(unit=unit, value=value, low=value / off, high=value * off, terms=terms, source=habits.source)
 
     rate = point.requests_per_s * serving.data
     return ServingSpeed(
