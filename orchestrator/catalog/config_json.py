@@ -83,6 +83,8 @@ def from_config(config: dict[str, Any], name: str, file: str = "config.json") ->
         )
     if traits is not None and strange and not (traits.experts or traits.latent or traits.linear):
         raise reader.lie(f"model_type {kind!r} has no {strange}, found {reader.get(strange)!r}")
+    if traits is not None and _other_class(outer, text, traits):
+        raise reader.lie(f"model_type {kind!r} is not built like its architecture {_classes(outer, text)[0]!r}")
     read_as_plain = None if traits else f"model_type {kind!r} is not known; its standard fields were read like Llama's"
     traits = traits or Traits()
     layers, hidden = reader.count("num_hidden_layers"), reader.count("hidden_size")
@@ -118,6 +120,18 @@ def _unknown(outer: dict[str, Any], text: dict[str, Any], name: str, file: str, 
     return ModelFacts(
         id=name, family=text.get("model_type"), multimodal="vision_config" in outer, notes=why, source=file, **numbers
     )
+
+
+def _classes(*parts: dict[str, Any]) -> list[str]:
+    lists = [part["architectures"] for part in parts if isinstance(part.get("architectures"), list)]
+    return [str(name) for name in lists[0]] if lists else []
+
+
+def _other_class(outer: dict[str, Any], text: dict[str, Any], traits: Traits) -> bool:
+    """Whether `architectures` names a class of another known architecture: Qwen3ForCausalLM for model_type llama."""
+    known = {kind.replace("_", ""): found for kind, found in TRAITS.items()}
+    names = [re.sub(r"For(CausalLM|ConditionalGeneration)$", "", name).lower() for name in _classes(outer, text)]
+    return any(known.get(name, traits) != traits for name in names)
 
 
 def _strange(reader: Fields) -> str | None:
@@ -199,11 +213,13 @@ def _check_size(facts: ModelFacts, config: dict[str, Any], folder: Path) -> None
 
 
 def _total_size(folder: Path) -> int | None:
-    """Bytes of the weights, as the index of the files says; None: no index."""
+    """Bytes of the weights, as the index of the files says, or of the only file; None: neither is there."""
     try:
-        found = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))["metadata"][
-            "total_size"
-        ]
+        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        found = index["metadata"]["total_size"]
+    except FileNotFoundError:
+        single = folder / "model.safetensors"
+        return single.stat().st_size if single.is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return int(found) if isinstance(found, int | float) else None

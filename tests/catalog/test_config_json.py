@@ -236,6 +236,15 @@ def test_the_weights_beside_it_may_differ_by_little_but_not_by_another_model(tmp
         from_folder(folder(tmp_path, LLAMA, round(exact * 0.9)))
 
 
+def test_a_single_file_of_weights_is_compared_too(tmp_path: Path) -> None:
+    small = LLAMA | {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 128, "vocab_size": 1000}
+    small |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+    (tmp_path / "model.safetensors").write_bytes(b"\0" * (2 * count(small).total + 200))
+    assert from_folder(folder(tmp_path, small)).layers == 1
+    with pytest.raises(InputError, match="weights beside it"):
+        from_folder(folder(tmp_path, small | {"num_hidden_layers": 4}))
+
+
 def test_quantized_weights_are_not_held_against_the_configuration(tmp_path: Path) -> None:
     quantized = LLAMA | {"quantization_config": {"quant_method": "awq", "bits": 4}}
     assert from_folder(folder(tmp_path, quantized, 5_700_000_000)).native_dtype == "awq-4bit"
@@ -250,6 +259,8 @@ def test_quantized_weights_are_not_held_against_the_configuration(tmp_path: Path
         ({"num_local_experts": 8}, "model_type 'llama' has no num_local_experts"),
         ({"layer_types": ["full_attention"] * 31}, "layer_types has 31 entries, num_hidden_layers is 32"),
         ({"layer_types": ["mamba"] * 32}, "layer_types has 'mamba'"),
+        ({"architectures": ["Qwen3ForCausalLM"]}, "not built like its architecture 'Qwen3ForCausalLM'"),
+        ({"kv_lora_rank": 512}, "has no kv_lora_rank"),
         ({"num_hidden_layers": 0}, "num_hidden_layers must be a positive whole number, found 0"),
         ({"hidden_size": "4096"}, "hidden_size must be a positive whole number, found '4096'"),
         ({"vocab_size": None}, "vocab_size must be a positive whole number, found None"),
