@@ -107,8 +107,9 @@ ASSUMED = {
     # its kernels for packed weights use int8 matrix units through mma.sync: a quarter of that peak on Ada (10.4e3
     # prompt tokens/s of an 8B Q4_0 on an RTX 4090, llama.cpp pull request 7676), less on data-centre parts, whose wider
     # units they do not use; products of 16 bits accumulate in 16 bits, which GeForce parts do at twice the peak of the
-    # catalog (pull requests 3776, 4766, 6017). Kernels of 80 us a layer do not overlap: an 8B Q4 writes 130-150 tokens/s on an
-    # RTX 4090 and on an A100 alike (XiongjieDai/GPU-Benchmarks-on-LLM-Inference). One CPU thread samples for all slots
+    # catalog (pull requests 3776, 4766, 6017). Kernels of 80 us a layer do not overlap: an 8B Q4 writes 130-150
+    # tokens/s on an RTX 4090 and on an A100 alike (XiongjieDai/GPU-Benchmarks-on-LLM-Inference). One CPU thread samples
+    # for all slots
     "llama_cpp": Habits(
         packed={"sm_80": 0.12, "sm_86": 0.2, "sm_89": 0.25, "sm_90": 0.07, "sm_120": 0.2, "other": 0.08},
         plain={"sm_80": 0.35, "sm_86": 0.6, "sm_89": 0.85, "sm_90": 0.16, "sm_120": 0.8, "other": 0.25},

@@ -93,7 +93,8 @@ def touched(shape: Shape, tokens: float) -> float:
 
 def _join(reading: float, compute: float, overlap: float) -> float:
     larger = max(reading, compute)
-    return larger * float((reading / larger) ** overlap + (compute / larger) ** overlap) ** (1 / overlap)
+    parts = float((reading / larger) ** overlap + (compute / larger) ** overlap)
+    return larger * float(parts ** (1 / overlap))
 
 
 def _cache(shape: Shape, eff: Efficiency, context: float) -> float:
