@@ -38,6 +38,8 @@ class Traits(Model):
     """The query projection also makes a gate for the output."""
     sinks: bool = False
     """A learned weight per head for attending to nothing."""
+    mixers: bool = False
+    """A layer is either Mamba, attention, experts or a dense FFN, as a pattern says."""
     window_every: int = 0
     """Every n-th layer is full, the others have a window, where layer_types does not say; 0: all are full."""
 
@@ -79,6 +81,7 @@ TRAITS: dict[str, Traits] = {
     "llama4": Traits(experts=True, shared=1),
     "llama4_text": Traits(experts=True, shared=1),
     "mimo_v2_flash": Traits(experts=True, router_bias=True),
+    "nemotron_h": Traits(gated=False, linear=True, experts=True, router_bias=True, norms=1, mixers=True),
     "mimo": Traits(qkv_bias=True),
 }
 

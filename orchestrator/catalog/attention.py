@@ -24,7 +24,7 @@ def attention(reader: Fields, kind: str, traits: Traits, layers: int, hidden: in
     """One entry per kind; raises InputError where the heads or the list of layers contradict the rest."""
     if traits.latent:
         return [_latent(reader, layers)]
-    counts = _layers(reader, kind, traits, layers)
+    counts = _mixers(reader) if traits.mixers else _layers(reader, kind, traits, layers)
     heads = reader.count("num_attention_heads")
     kv_heads = reader.count("num_key_value_heads", heads)
     width = _head_dim(reader, kind, heads, hidden)
@@ -46,7 +46,7 @@ def attention(reader: Fields, kind: str, traits: Traits, layers: int, hidden: in
     found = []
     for name, count in counts.items():
         if name == "linear":
-            found.append(_linear(reader, count))
+            found.append(_mamba(reader, count) if traits.mixers else _linear(reader, count))
         elif name == "full":
             found.append(Attention(kind="full", layers=count, **common))
         else:
@@ -79,6 +79,29 @@ def _layers(reader: Fields, kind: str, traits: Traits, layers: int) -> dict[Atte
     if reader.has("sliding_window") and reader.get("use_sliding_window") is not False and kind == "mistral":
         return {"sliding": layers}
     return {"full": layers}
+
+
+def mixers(reader: Fields) -> list[str]:
+    """Each layer's only part: mamba, attention, moe or mlp."""
+    named = reader.get("layers_block_type")
+    if named is None:
+        letters = {"M": "mamba", "*": "attention", "E": "moe", "-": "mlp"}
+        named = [letters.get(letter, letter) for letter in reader.get("hybrid_override_pattern") or ""]
+    strangers = [name for name in named if name not in ("mamba", "attention", "moe", "mlp")]
+    layers = reader.count("num_hidden_layers", len(named) or None)
+    if strangers or len(named) != layers:
+        raise reader.lie(
+            f"the pattern of layers has {strangers[0]!r}"
+            if strangers
+            else f"{len(named)} layers named, {layers} counted"
+        )
+    return list(named)
+
+
+def _mixers(reader: Fields) -> dict[AttentionKind, int]:
+    named = mixers(reader)
+    counts: dict[AttentionKind, int] = {"linear": named.count("mamba"), "full": named.count("attention")}
+    return {kind: count for kind, count in counts.items() if count}
 
 
 def _split(other: AttentionKind, layers: int, every: int) -> dict[AttentionKind, int]:
@@ -138,4 +161,18 @@ def _linear(reader: Fields, layers: int) -> Attention:
         head_dim=reader.count("linear_key_head_dim"),
         value_head_dim=reader.count("linear_value_head_dim"),
         conv_kernel=reader.count("linear_conv_kernel_dim"),
+    )
+
+
+def _mamba(reader: Fields, layers: int) -> Attention:
+    """Mamba 2: a group's B and C are key and query, as wide as the state; x is the value."""
+    return Attention(
+        kind="linear",
+        mamba=True,
+        layers=layers,
+        heads=reader.count("mamba_num_heads"),
+        kv_heads=reader.count("n_groups"),
+        head_dim=reader.count("ssm_state_size"),
+        value_head_dim=reader.count("mamba_head_dim"),
+        conv_kernel=reader.count("conv_kernel"),
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.catalog.architectures import STRANGE, TRAITS, Traits
-from orchestrator.catalog.attention import attention
+from orchestrator.catalog.attention import attention, mixers
 from orchestrator.catalog.fields import Fields
 from orchestrator.catalog.models import Experts, ModelFacts
 from orchestrator.catalog.parameters import parameters
@@ -87,15 +87,18 @@ def from_config(config: dict[str, Any], name: str, file: str = "config.json") ->
         raise reader.lie(f"model_type {kind!r} is not built like its architecture {_classes(outer, text)[0]!r}")
     read_as_plain = None if traits else f"model_type {kind!r} is not known; its standard fields were read like Llama's"
     traits = traits or Traits()
-    layers, hidden = reader.count("num_hidden_layers"), reader.count("hidden_size")
-    experts = _experts(reader, traits, layers)
-    dense = experts is None or experts.layers < layers
+    parts = mixers(reader) if traits.mixers else None
+    layers, hidden = len(parts) if parts else reader.count("num_hidden_layers"), reader.count("hidden_size")
+    experts = _experts(reader, traits, layers) if parts is None or "moe" in parts else None
+    ffn = layers if parts is None else layers - parts.count("mamba") - parts.count("attention")
+    dense = experts is None or experts.layers < ffn
     return ModelFacts(
         id=name,
         family=kind or None,
         layers=layers,
         hidden_size=hidden,
         intermediate_size=_width(reader, kind) if dense else None,
+        ffn_layers=None if parts is None else ffn,
         gated_ffn=traits.gated,
         ffn_bias=traits.biases or bool(text.get("mlp_bias")),
         norms_per_layer=traits.norms,
@@ -155,13 +158,15 @@ def _experts(reader: Fields, traits: Traits, layers: int) -> Experts | None:
     if active > routed:
         raise reader.lie(f"num_experts_per_tok {active} is more than the {routed} experts")
     width = reader.count("moe_intermediate_size", reader.get("intermediate_size"))
-    shared = (reader.get("n_shared_experts") or traits.shared) * width
+    names_shared = ("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size")
+    shared = next((reader.count(name) for name in names_shared if reader.get(name)), None)
     return Experts(
         routed=routed,
         active=active,
         intermediate_size=width,
-        shared_intermediate_size=reader.get("shared_expert_intermediate_size") or shared,
-        layers=_expert_layers(reader, layers),
+        shared_intermediate_size=shared or (reader.get("n_shared_experts") or traits.shared) * width,
+        latent_size=reader.get("moe_latent_size"),
+        layers=mixers(reader).count("moe") if traits.mixers else _expert_layers(reader, layers),
         shared_gate=reader.has("shared_expert_intermediate_size"),
         router_bias=traits.router_bias,
         bias=traits.expert_bias,

@@ -47,6 +47,8 @@ class Attention(Model):
     """MLA: width of the rotary key that is cached beside it."""
     conv_kernel: int | None = None
     """Linear: width of the short convolution, whose last inputs are part of the state."""
+    mamba: bool = False
+    """Linear: Mamba 2, whose keys are its groups' states, rather than Gated DeltaNet."""
     index_heads: int | None = None
     """Sparse attention (DSA): query heads of the indexer that chooses the tokens to attend to."""
     index_head_dim: int | None = None
@@ -66,6 +68,8 @@ class Experts(Model):
     """FFN width that every token visits, all shared experts together; 0: none."""
     layers: int = Field(gt=0)
     """Layers that have experts; the others are dense, of the model's own intermediate_size."""
+    latent_size: int | None = None
+    """Width that routed experts work in where it is not the residual stream's; two matrices a layer lead there."""
     shared_gate: bool = False
     """A learned gate, one column, weighs the shared expert."""
     router_bias: bool = False
@@ -89,6 +93,8 @@ class ModelFacts(Model):
     """Width of the residual stream."""
     intermediate_size: int | None = None
     """FFN width of the dense layers."""
+    ffn_layers: int | None = None
+    """Layers with an FFN, where a layer is either attention or FFN (then norms_per_layer is 1); None: all."""
     gated_ffn: bool = True
     """Three matrices an FFN (SwiGLU) rather than two."""
     ffn_bias: bool = False

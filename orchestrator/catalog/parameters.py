@@ -14,6 +14,8 @@ EXPERTS = "experts."
 """How the name of a matrix begins of which a token visits only some copies."""
 SHARED = "shared_experts."
 """And of one that every token visits."""
+LATENT = ("fc1_latent_proj", "fc2_latent_proj")
+"""To the width of the routed experts and back."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,15 @@ def missing(model: ModelFacts) -> list[str]:
     found = [name for name in ("layers", "hidden_size", "vocab_size") if getattr(model, name) is None]
     if not model.attention:
         found.append("attention")
-    dense = model.experts is None or (model.layers or 0) > model.experts.layers
-    return [*found, "intermediate_size"] if dense and model.intermediate_size is None else found
+    return [*found, "intermediate_size"] if _dense(model) > 0 and model.intermediate_size is None else found
+
+
+def _dense(model: ModelFacts) -> int:
+    """Layers with an FFN without experts; at least one where the number of layers is unknown."""
+    layers = (model.layers or 0) if model.ffn_layers is None else model.ffn_layers
+    if model.experts is None:
+        return layers or 1
+    return layers - model.experts.layers
 
 
 def parameters(model: ModelFacts) -> Parameters | Unknown:
@@ -107,7 +116,7 @@ def linear_layers(model: ModelFacts) -> list[Matrix]:
         return []
     hidden = model.hidden_size or 0
     found = [matrix for attention in model.attention for matrix in _attention(attention, hidden)]
-    dense = (model.layers or 0) - (model.experts.layers if model.experts else 0)
+    dense = _dense(model)
     if dense:
         found += _ffn("", hidden, model.intermediate_size or 0, dense, model.gated_ffn)
     if model.experts:
@@ -119,7 +128,7 @@ def part(name: str) -> str:
     """The field of `Parameters` that counts a matrix of this name."""
     if name.startswith(EXPERTS):
         return "experts"
-    if name.startswith(SHARED):
+    if name.startswith(SHARED) or name in LATENT:
         return "shared_experts"
     if name in ("gate", "shared_expert_gate"):
         return "router"
@@ -163,8 +172,10 @@ def _mla(attention: Attention, hidden: int) -> list[tuple[str, int, int]]:
 
 
 def _delta_net(attention: Attention, hidden: int) -> list[tuple[str, int, int]]:
-    """Gated DeltaNet of Qwen3-Next and Qwen3.5."""
+    """Gated DeltaNet of Qwen3-Next and Qwen3.5, or Mamba 2."""
     keys, values = _widths(attention)
+    if attention.mamba:
+        return [("in_proj", hidden, 2 * values + 2 * keys + attention.heads), ("out_proj", values, hidden)]
     return [
         ("in_proj_qkv", hidden, 2 * keys + values),
         ("in_proj_z", hidden, values),
@@ -186,8 +197,11 @@ def _ffn(prefix: str, hidden: int, width: int, count: int, gated: bool) -> list[
 
 
 def _experts(experts: Experts, hidden: int, gated: bool) -> list[Matrix]:
-    found = [Matrix("gate", hidden, experts.routed, experts.layers)]
-    found += _ffn(EXPERTS, hidden, experts.intermediate_size, experts.layers * experts.routed, gated)
+    found, width = [Matrix("gate", hidden, experts.routed, experts.layers)], experts.latent_size or hidden
+    found += _ffn(EXPERTS, width, experts.intermediate_size, experts.layers * experts.routed, gated)
+    if experts.latent_size:
+        found.append(Matrix(LATENT[0], hidden, experts.latent_size, experts.layers))
+        found.append(Matrix(LATENT[1], experts.latent_size, hidden, experts.layers))
     if experts.shared_intermediate_size:
         found += _ffn(SHARED, hidden, experts.shared_intermediate_size, experts.layers, gated)
     if experts.shared_gate:
@@ -227,7 +241,7 @@ def _inner_norms(attention: Attention) -> int:
         index = 2 * (attention.index_head_dim or 0)
         return (attention.q_lora_rank or 0) + (attention.kv_lora_rank or 0) + index
     if attention.kind == "linear":
-        return attention.value_head_dim or attention.head_dim
+        return _widths(attention)[1] if attention.mamba else attention.value_head_dim or attention.head_dim
     return 2 * attention.head_dim if attention.qk_norm else 0
 
 
@@ -235,9 +249,8 @@ def _other(model: ModelFacts) -> int:
     hidden, wide = model.hidden_size or 0, 2 if model.gated_ffn else 1
     found = sum(attention.layers * _attention_biases(attention, hidden) for attention in model.attention)
     experts = model.experts
-    dense = (model.layers or 0) - (experts.layers if experts else 0)
     if model.ffn_bias:
-        found += dense * ((model.intermediate_size or 0) * wide + hidden)
+        found += _dense(model) * ((model.intermediate_size or 0) * wide + hidden)
     if experts:
         found += experts.layers * experts.routed * _expert_biases(experts, hidden, model.gated_ffn)
         found += experts.layers * experts.routed if experts.router_bias else 0
@@ -247,7 +260,10 @@ def _other(model: ModelFacts) -> int:
 def _attention_biases(attention: Attention, hidden: int) -> int:
     if attention.kind == "linear":
         keys, values = _widths(attention)
-        return (2 * keys + values) * (attention.conv_kernel or 0) + 2 * attention.heads
+        channels, kernel = 2 * keys + values, attention.conv_kernel or 0
+        if attention.mamba:  # the convolution has a bias; A, D and the step's bias per head
+            return channels * (kernel + 1) + 3 * attention.heads
+        return channels * kernel + 2 * attention.heads
     found = attention.heads if attention.sinks else 0
     if attention.bias:
         found += sum(outputs for name, _, outputs in _grouped(attention, hidden) if name != "o_proj")
