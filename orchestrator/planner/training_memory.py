@@ -28,8 +28,8 @@ from orchestrator.planner.quantization import DTYPE_BYTES, WeightBytes, weight_b
 from orchestrator.planner.training_constants import MEMORY, MemoryConstants
 
 Measure = Literal["device", "reserved", "allocated"]
-CUBLAS_WORKSPACE = 32 * 2**20
-"""Of one handle on Hopper; 8 MiB before."""
+CUBLAS_WORKSPACE = {"sm_70": 8.125 * 2**20, "sm_75": 8.125 * 2**20, "sm_80": 8.125 * 2**20, "sm_89": 8.125 * 2**20}
+"""Of one handle, as PyTorch asks for it: 4096 KiB twice and 16 KiB eight times; from Hopper on 32 MiB."""
 DORA_NORM_BYTES = 8
 """A weight beside its adapter's product, both in fp32, while DoRA takes the norm of their sum."""
 
@@ -72,7 +72,7 @@ def memory(
     weights, counted = weight_bytes(model, tune.base_dtype, share_in_16_bits=share_in_16_bits), parameters(model)
     if isinstance(weights, Unknown) or isinstance(counted, Unknown):
         return _at_least(weights, tune)
-    found = _terms(model, tune, _states(model, tune, weights, counted), resume, constants)
+    found = _terms(model, tune, gpu, _states(model, tune, weights, counted), resume, constants)
     if measure == "allocated":
         found = [term for term in found if term.name != "fragmentation"]
     if measure == "device":
@@ -196,10 +196,12 @@ def _loaded(tune: FineTune, trained: float, states: float, by: dict[tuple[str, .
     return states / by[SHARDS_OPTIMIZER] + trained / by[SHARDS_WEIGHTS]
 
 
-def _terms(model: ModelFacts, tune: FineTune, states: States, resume: bool, constants: MemoryConstants) -> list[Term]:
+def _terms(
+    model: ModelFacts, tune: FineTune, gpu: Gpu | None, states: States, resume: bool, constants: MemoryConstants
+) -> list[Term]:
     """Those of the moment that needs most."""
     lasting = _lasting(model, tune, states)
-    moments = _moments(model, tune, states, constants)
+    moments = _moments(model, tune, gpu, states, constants)
     moments.append(_loading(model, tune, states))
     if resume:
         moments.append([Term(name="checkpoint", amount=states.loaded, because="loaded beside what it replaces")])
@@ -236,9 +238,12 @@ def _lasting(model: ModelFacts, tune: FineTune, states: States) -> list[Term]:
     ]
 
 
-def _moments(model: ModelFacts, tune: FineTune, states: States, constants: MemoryConstants) -> list[list[Term]]:
+def _moments(
+    model: ModelFacts, tune: FineTune, gpu: Gpu | None, states: States, constants: MemoryConstants
+) -> list[list[Term]]:
     """What comes and goes, at the loss, in the backward pass and in the optimizer's step."""
     found, split = activations(model, tune), tune.sharding.tensor
+    workspace = CUBLAS_WORKSPACE.get(gpu.arch if gpu else "", 32 * 2**20)
     kept = constants.activations * found.layers / split
     layer = constants.activations * found.layer / split
     whole = layer if tune.checkpointing != "none" else 0
@@ -248,12 +253,10 @@ def _moments(model: ModelFacts, tune: FineTune, states: States, constants: Memor
     tokens, vocab = f"{tune.tokens:.0f} tokens", model.vocab_size
     logits = Term(name="logits", amount=found.logits / split, because=f"{tokens} x {vocab} and copies ({tune.loss})")
     rest = Term(name="logits", amount=found.kept_logits / split, because=f"{tokens} x {vocab} until the step ends")
-    work = CUBLAS_WORKSPACE + _unpacked(model, tune) / split
+    work = workspace + _unpacked(model, tune) / split
     loss_work = Term(name="workspace", amount=work, because="cuBLAS, and the largest matrix unpacked")
     results = Term(name="workspace", amount=work + found.gradients / split, because="gradients of one layer's results")
-    step = Term(
-        name="workspace", amount=CUBLAS_WORKSPACE + states.step, because=f"temporary copies of {tune.optimizer}"
-    )
+    step = Term(name="workspace", amount=workspace + states.step, because=f"temporary copies of {tune.optimizer}")
     before, one, all_ = _gradient_terms(model, tune, states)
     cast = _cast_weights(states, tune)
     return [
