@@ -179,6 +179,8 @@ def conclusion(found: Comparison) -> Iterator[str]:
     )
     yield _fleet_words("self-hosted", found.own_fleet)
     yield _fleet_words("hybrid", found.hybrid_fleet)
+    if found.own_fleet.utilisation:
+        yield _per_million(found, by_way["self-hosted"], found.own_fleet.utilisation)
     yield _makeup(by_way["self-hosted"])
     yield f"not compared: whether the own model answers as well as {found.versus}"
 
@@ -199,6 +201,15 @@ def _fleet_words(name: str, fleet: OwnFleet) -> str:
     return (
         f"{name}: {fleet.gpus} GPU ({fleet.replicas} replica(s) + {fleet.spare_replicas} spare) at"
         f" {dollars(fleet.usd_per_gpu_hour)}/h, {busy}{over}"
+    )
+
+
+def _per_million(found: Comparison, own: Bill, busy: float) -> str:
+    million = found.tokens_per_month / 1e6
+    gpus = {item.component: item.usd for item in own.monthly if item.component.startswith("GPUs")}
+    return (
+        f"the GPUs cost {dollars(sum(gpus.values()) / million)} per million tokens at this load; a replica that is"
+        f" always full would cost {dollars(gpus['GPUs, serving'] / million * busy)}, which is what a benchmark prints"
     )
 
 

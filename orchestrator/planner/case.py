@@ -117,17 +117,20 @@ def settled(known: Assumptions, settings: Mapping[str, tuple[float, str]], on: d
 
 
 def _mixed(known: Assumptions, settings: Mapping[str, tuple[float, str]]) -> Assumptions:
-    """More on spot leaves less to reserve; who sets both is told when they do not go together."""
-    reserved, spot = known["gpu.reserved_share"], known["gpu.spot_share"]
-    if (reserved.value or 0) + (spot.value or 0) <= 1 + 1e-9:
+    """More on spot or owned leaves less to reserve; who sets the reserved share too is told when they do not fit."""
+    reserved = known["gpu.reserved_share"]
+    others = [known[name] for name in ("gpu.owned_share", "gpu.spot_share") if known[name].value]
+    left = 1 - sum(other.value or 0 for other in others)
+    if (reserved.value or 0) <= left + 1e-9 or left < 0:
         return known
+    names = " and ".join(other.id for other in others)
     if reserved.id in settings:
         raise InputError(
-            f"{reserved.id}={reserved.value:g} and {spot.id}={spot.value:g} are more than 1 together",
-            next_step=f"--set {reserved.id}={1 - (spot.value or 0):g}",
+            f"{reserved.id}={reserved.value:g} and {names} are more than 1 together",
+            next_step=f"--set {reserved.id}={left:g}",
         )
-    rest = {"value": 1 - (spot.value or 0), "low": 0.0, "source": f"what {spot.id} leaves"}
-    return {**known, reserved.id: reserved.model_copy(update=rest | {"high": rest["value"]})}
+    rest = {"value": left, "low": 0.0, "high": left, "source": f"what {names} leaves"}
+    return {**known, reserved.id: reserved.model_copy(update=rest)}
 
 
 def doubts(price: ApiPrice, known: Assumptions, on: date) -> list[str]:
@@ -146,7 +149,8 @@ def doubts(price: ApiPrice, known: Assumptions, on: date) -> list[str]:
             " and the break-even adds none"
         )
     shares = {term: known[f"gpu.{term}_share"].value or 0.0 for term in ("reserved", "spot")}
-    for term, share in {**shares, "on_demand": 1 - sum(shares.values())}.items():
+    rest = 1 - sum(shares.values()) - (known["gpu.owned_share"].value or 0.0)
+    for term, share in {**shares, "on_demand": rest}.items():
         price_of = known[f"gpu.{term}_usd_per_hour"]
         if share > 1e-9 and "claimed" in price_of.source and price_of.value is not None:
             found.append(f"{price_of.id} rests on a third party's claim: {price_of.source}")

@@ -18,7 +18,13 @@ from orchestrator.planner.prices import api_price
 
 DAYS = 30
 """Of a month, as the claims count."""
-_ONES = ("workload.peak_to_mean", "serving.peak_utilisation", "serving.min_replicas", "serving.gpus_per_replica")
+_ONES = (
+    "owned.months",
+    "workload.peak_to_mean",
+    "serving.peak_utilisation",
+    "serving.min_replicas",
+    "serving.gpus_per_replica",
+)
 MIXES = {"all input": 1.0, "3:1 input to output": 0.75, "1:1": 0.5, "all output": 0.0}
 
 

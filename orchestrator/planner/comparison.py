@@ -132,13 +132,14 @@ def numbers(assumptions: Assumptions) -> Values:
     found = {name: a.value if a.value is not None else 0.0 for name, a in assumptions.items()}
     if assumptions["serving.tokens_per_s_per_replica"].value is None:
         found["serving.tokens_per_s_per_replica"] = math.inf
-    if found["gpu.reserved_share"] + found["gpu.spot_share"] > 1 + 1e-9:
-        raise InputError("gpu.reserved_share and gpu.spot_share together are more than 1")
-    on_demand = 1 - found["gpu.reserved_share"] - found["gpu.spot_share"]
+    on_demand = 1 - sum(found[f"gpu.{term}_share"] for term in ("owned", "reserved", "spot"))
+    if on_demand < -1e-9:
+        raise InputError("gpu.owned_share, gpu.reserved_share and gpu.spot_share together are more than 1")
     needs = {
         "gpu.on_demand_usd_per_hour": on_demand > 1e-9,
         "gpu.reserved_usd_per_hour": found["gpu.reserved_share"] > 0,
         "gpu.spot_usd_per_hour": found["gpu.spot_share"] > 0,
+        "owned.usd_per_gpu": found["gpu.owned_share"] > 0,
         "api.cached_usd_per_million": found["api.cache_hit_share"] > 0,
         "serving.gpus_per_replica": True,
         "workload.tokens_per_month": True,

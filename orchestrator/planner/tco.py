@@ -55,14 +55,23 @@ def total(lines: Sequence[Line]) -> float:
 
 
 def gpu_price(v: Values) -> float:
-    """USD per GPU-hour of the mix of reserved, spot and on-demand."""
-    reserved = v["gpu.reserved_share"]
-    spot = min(v["gpu.spot_share"], 1 - reserved)
-    return (
-        reserved * v["gpu.reserved_usd_per_hour"]
-        + spot * v["gpu.spot_usd_per_hour"]
-        + (1 - reserved - spot) * v["gpu.on_demand_usd_per_hour"]
-    )
+    """USD per GPU-hour of the mix of owned, reserved, spot and on-demand; what is more than the whole is not bought."""
+    left, price = 1.0, 0.0
+    for share, usd in (
+        (v["gpu.owned_share"], owned_price(v)),
+        (v["gpu.reserved_share"], v["gpu.reserved_usd_per_hour"]),
+        (v["gpu.spot_share"], v["gpu.spot_usd_per_hour"]),
+        (1.0, v["gpu.on_demand_usd_per_hour"]),
+    ):
+        taken = min(share, left)
+        left, price = left - taken, price + taken * usd
+    return price
+
+
+def owned_price(v: Values) -> float:
+    """USD per GPU-hour of own machines: purchase / months + power x PUE x price + colocation; a month has 730 hours."""
+    bought = v["owned.usd_per_gpu"] / v["owned.months"] + v["owned.colocation_usd_per_gpu_month"]
+    return bought / 730 + v["owned.kw_per_gpu"] * v["owned.pue"] * v["owned.usd_per_kwh"]
 
 
 def blended_usd_per_million(v: Values) -> float:

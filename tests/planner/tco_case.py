@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from orchestrator.catalog.assumptions import Assumptions, changed, shipped
+from orchestrator.planner.comparison import numbers
 
 DAY = "2026-11-24"
 GIVEN = {
@@ -31,7 +32,7 @@ def assumptions(**other: float) -> Assumptions:
 
 def values(**other: float) -> dict[str, float]:
     """Their numbers."""
-    return {name: float(a.value) for name, a in assumptions(**other).items() if a.value is not None}
+    return dict(numbers(assumptions(**other)))
 
 
 def cases() -> st.SearchStrategy[dict[str, float]]:

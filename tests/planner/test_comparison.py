@@ -50,12 +50,21 @@ def test_an_assumption_changes_the_result_or_is_marked_as_without_effect(listed)
 
 def test_which_assumptions_do_not_apply_here_is_known():
     idle = {listed.assumption.id for listed in COMPARED.assumptions if not listed.applies}
-    assert idle == {
+    owned = {name for name in shipped() if name.startswith("owned.")}  # no machine is owned
+    assert idle - {"hybrid.own_replicas"} == owned | {
         "gpu.spot_usd_per_hour",  # nothing is bought on spot
         "api.cached_usd_per_million",  # nothing is cached
         "api.batch_discount",  # nothing is sent as a batch
-        "hybrid.own_replicas",  # one is what costs least anyway
-    } | ({"hybrid.own_replicas"} & idle)
+    }
+
+
+def test_own_machines_need_a_price_and_then_cost_what_they_cost():
+    known = _case()
+    with pytest.raises(InputError, match=r"owned\.usd_per_gpu: no price of hardware is in the catalog"):
+        _compared(case.settled(known, {"gpu.owned_share": (1, "test")}, DAY))
+    own = {"gpu.owned_share": (1.0, "test"), "owned.usd_per_gpu": (36_000.0, "test")}
+    price = _compared(case.settled(known, own, DAY)).own_fleet.usd_per_gpu_hour
+    assert price == pytest.approx((36_000 / 48 + 100) / 730 + 1.2 * 1.3 * 0.12)
 
 
 def test_the_bills_are_the_sums_of_their_lines():
