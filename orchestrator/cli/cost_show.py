@@ -163,10 +163,12 @@ def conclusion(found: Comparison) -> Iterator[str]:
     low, high = found.saving_interval
     least = by_way[found.cheapest].usd_over_years[span]
     yield f"cheapest over {span} years: {TITLES[found.cheapest]} ({dollars(least)})"
+    versus = (
+        f"saves {dollars(found.saving)} against" if found.saving >= 0 else f"costs {dollars(-found.saving)} more than"
+    )
     yield (
-        f"self-hosting {'saves' if found.saving >= 0 else 'costs'} {dollars(abs(found.saving))}"
-        f" {'' if found.saving >= 0 else 'more '}than the API over {span} years;"
-        f" between {saving(low)} and {saving(high)} when the assumptions vary independently over their ranges"
+        f"self-hosting {versus} the API over {span} years; between {saving(low)} and {saving(high)} when the assumptions"
+        f" vary independently over their ranges"
     )
     yield f"break-even of the running costs: {_point(found.break_even)}"
     if found.break_even.first is not None:
