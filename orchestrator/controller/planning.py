@@ -8,11 +8,17 @@ from types import ModuleType
 from typing import Any
 
 from orchestrator import engines, plugins, stages
+from orchestrator.catalog.catalog import Catalog, load
 from orchestrator.clusters.cluster import Cluster
 from orchestrator.config import Model
+from orchestrator.controller import asked, forecasting, placing
+from orchestrator.controller.base_model import Base, base_model
 from orchestrator.controller.reuse import reusable
+from orchestrator.controller.stage_forecasts import Known
 from orchestrator.digests import digest_path, digest_value
 from orchestrator.errors import InputError
+from orchestrator.planner.estimate import Unknown
+from orchestrator.planner.forecast import Acceptance, Forecast
 from orchestrator.planner.plan import Gate, Plan, PlannedStage, Resources
 from orchestrator.recipe.load import Loaded
 from orchestrator.recipe.recipe import Recipe
@@ -24,19 +30,32 @@ from orchestrator.store.store import Store
 _PACKAGE = Path(stages.__file__).parent.parent
 
 
-def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path) -> Plan:
-    """The plan; a pure function of its arguments and of the files that the recipe names.
+_SOURCES = ("prepare", "data")
+"""Stages whose results say more about the model and the rows than the recipe does."""
 
-    Raises InputError for a path of the recipe that does not exist.
+
+def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path, *, accepted: Acceptance | None = None) -> Plan:
+    """The plan; a pure function of its arguments, of the files that the recipe names, and of the catalog.
+
+    `accepted`: who takes the risk of a licence that forbids this. Raises InputError for a path of the recipe that does
+    not exist, an accelerator that nobody knows, and a config.json that contradicts itself.
     """
     recipe = loaded.recipe
     _check_paths(recipe, cwd)
-    accelerator, count, obstacles = _accelerator(recipe, cluster)
+    configs = stage_configs(recipe)
     planned: list[PlannedStage] = []
-    for name, config in stage_configs(recipe).items():
-        config = config.model_copy(update=_placed(name, cluster, accelerator, count))
+    for name in (name for name in configs if name in _SOURCES):
+        planned.append(_stage(name, configs[name], planned, recipe, cwd, 0, store))
+    _note_reuse(planned, store)
+    known = _known(loaded, planned, cluster, load(store.home, cwd), store, cwd)
+    slot = known.placement.slot
+    accelerator, count = ((slot.pool or slot.kind), slot.count) if slot else (None, 0)
+    for name in (name for name in configs if name not in _SOURCES):
+        config = configs[name].model_copy(update=_placed(name, cluster, accelerator, count))
         planned.append(_stage(name, config, planned, recipe, cwd, count, store))
     _note_reuse(planned, store)
+    found = forecasting.forecast(known, planned, accepted) if recipe.base_model else None
+    obstacles = [*known.placement.obstacles, *_no_room(planned, cluster, accelerator, count)]
     return Plan(
         recipe=recipe.name,
         path=str(loaded.path),
@@ -46,8 +65,55 @@ def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path) -> Plan
         stages=planned,
         gates=[Gate(**gate.model_dump()) for gate in recipe.gates],
         service=recipe.serve.service if recipe.serve else None,
-        obstacles=[*obstacles, *_no_room(planned, cluster, accelerator, count)],
+        forecast=found,
+        obstacles=[*obstacles, *_refusals(found)],
+        refused=known.placement.refused or bool(_refusals(found)),
+        advice=_advice(found) or known.placement.advice,
     )
+
+
+def _known(
+    loaded: Loaded, planned: list[PlannedStage], cluster: Cluster, catalog: Catalog, store: Store, cwd: Path
+) -> Known:
+    """What can be said about the model, the rows and the accelerators before anything runs."""
+    recipe = loaded.recipe
+    by_name = {stage.name: stage for stage in planned}
+    base = Base(Unknown(reason="unknown: the recipe has no base model"), "", False)
+    if recipe.base_model:
+        base = base_model(recipe.base_model, by_name.get("prepare"), catalog, store, cwd)
+    data = by_name.get("data")
+    rows = asked.rows(recipe.datasets, data, store, cwd)
+    held_out = asked.rows(recipe.test_datasets, data, store, cwd, "test")
+    exports = asked.targets(recipe)
+    prompt = None if isinstance(held_out, Unknown) else max(1, round(held_out.tokens.value / held_out.number))
+    asks = asked.asks(recipe, prompt)
+    choices = placing.slots(loaded, cluster, catalog)
+    busiest = max(asks, key=lambda ask: ask.concurrency or 0).request
+    most = max((ask.concurrency or 8 for ask in asks), default=8)
+    request = busiest.model_copy(update={"concurrency": most})
+    placement = placing.place(recipe, choices, cluster, base.facts, rows, exports, request)
+    return Known(recipe, base, rows, held_out, exports, asks, placement, cluster, catalog, store)
+
+
+def _refusals(found: Forecast | None) -> list[str]:
+    """What stands in the way wherever the run is to be carried out."""
+    if found is None:
+        return []
+    license = [found.license.obstacle] if found.license and found.license.obstacle else []
+    return [*license, *(found.budget.judgement.obstacles if found.budget else [])]
+
+
+def _advice(found: Forecast | None) -> str | None:
+    if found is None:
+        return None
+    if found.license and found.license.obstacle:
+        return (
+            "another model or use; or, if you take the responsibility, the same command with"
+            ' --accept-license-risk "why"'
+        )
+    if found.budget and found.budget.judgement.obstacles:
+        return "a cheaper layout, fewer epochs, or a larger budget, such as budget.max_cost_usd=100"
+    return None
 
 
 def _placed(name: str, cluster: Cluster, accelerator: str | None, count: int) -> dict[str, Any]:
@@ -79,19 +145,6 @@ def _check_paths(recipe: Recipe, cwd: Path) -> None:
     for name, datasets in (("datasets", recipe.datasets), ("test_datasets", recipe.test_datasets)):
         for dataset in datasets:
             prepare.check_exists(dataset, cwd, name)
-
-
-def _accelerator(recipe: Recipe, cluster: Cluster) -> tuple[str | None, int, list[str]]:
-    """(kind, count, obstacles): the first choice of the recipe that a node of the cluster has."""
-    choices, have = recipe.resources.choices(), cluster.accelerators()
-    for kind, count in choices:
-        if have.get(kind, 0) >= count:
-            return kind, count, []
-    if not choices:
-        return None, 0, []
-    wanted = " or ".join(f"{kind}:{count}" for kind, count in choices)
-    found = ", ".join(f"{kind}:{count}" for kind, count in have.items()) or "no accelerator"
-    return None, 0, [f"the recipe needs {wanted} on one node; cluster {cluster.name!r} has {found}"]
 
 
 def _stage(

@@ -35,6 +35,9 @@ class Source(Model):
     """A local path or a hub id; with `prepare`, the path inside the command's output folder."""
     prepare: str | None = None
     """A command that writes into the folder that {out} stands for; {dataset} is the training data set's folder."""
+    license: str | None = None
+    """Its licence, such as apache-2.0, where the catalog cannot know it; for a model of the catalog, what holds instead
+    of the catalog's."""
 
     @model_validator(mode="before")
     @classmethod

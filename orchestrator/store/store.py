@@ -72,6 +72,12 @@ class Store:
             Run(**row) for row in self._db.rows(select(schema.runs).order_by(schema.runs.c.created.desc()).limit(limit))
         ]
 
+    def change_plan(self, run: str, plan: Row, *, reason: str) -> None:
+        """Replace the plan of a run that has ended, before it is resumed; its stages stay as they are."""
+        with self._db.begin() as connection:
+            connection.execute(update(schema.runs).where(schema.runs.c.id == run).values(plan=dict(plan)))
+            self._db.event(connection, "run.plan_changed", run=run, data={"message": reason})
+
     def stage_runs(self, run: str) -> list[StageRun]:
         """The stages of a run, in their order."""
         table = schema.stage_runs
