@@ -14,6 +14,7 @@ from orchestrator.catalog.catalog import Catalog
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.kv_cache import bytes_per_token
 from orchestrator.catalog.models import ModelFacts
+from orchestrator.catalog.names import plain
 from orchestrator.catalog.parameters import Parameters, parameters
 from orchestrator.catalog.prices import TERMS, GpuPrice
 from orchestrator.errors import InputError
@@ -103,7 +104,8 @@ def price_rows(catalog: Catalog, gpu: str | None, term: str | None) -> list[Row]
     if term is not None and term not in TERMS:
         raise InputError(f"no term {term!r}; {nearest(term, list(TERMS))}")
     order = {one.id: number for number, one in enumerate(catalog.gpus)}
-    prices = [price for price in catalog.gpu_prices(gpu) if term in (None, price.term)]
+    wanted = order.keys() if gpu is None else {one.id for one in _meant(catalog, gpu)}
+    prices = [price for price in catalog.gpu_prices() if price.gpu in wanted and term in (None, price.term)]
     prices.sort(key=lambda price: (order[price.gpu], TERMS.index(price.term), price.usd_per_gpu_hour))
     return [price.model_dump(mode="json") for price in prices]
 
@@ -111,6 +113,12 @@ def price_rows(catalog: Catalog, gpu: str | None, term: str | None) -> list[Row]
 def api_rows(catalog: Catalog) -> list[Row]:
     """Prices of hosted models."""
     return [price.model_dump(mode="json") for price in catalog.api_prices()]
+
+
+def _meant(catalog: Catalog, gpu: str) -> list[Gpu]:
+    """All parts of a kind, such as H100, or the one that is named exactly."""
+    found = catalog.gpu(gpu)
+    return [one for one in catalog.gpus if one.kind == found.kind] if plain(gpu) == plain(found.kind) else [found]
 
 
 def _model(model: ModelFacts) -> Row:
@@ -165,6 +173,11 @@ def _context(row: Row) -> str:
     return f"{tokens // 2**20}M" if tokens % 2**20 == 0 else f"{tokens // 1024}k"
 
 
+def _license(row: Row) -> str:
+    """Its own, and those that it inherits."""
+    return " + ".join([row["license"] or "unknown", *(key for key in row["base_licenses"] if key != row["license"])])
+
+
 def _kv(row: Row) -> str:
     return f"{row['kv_bytes_per_token'] / 1024:.4g} KiB" if row["kv_bytes_per_token"] else "unknown"
 
@@ -203,8 +216,8 @@ MODELS = [
     Column("parameters", _size, number=True),
     Column("active", _active, 88, number=True),
     Column("KV/token", _kv, number=True),
-    Column("context", _context, 98, number=True),
-    Column("licence", lambda row: row["license"] or "unknown"),
+    Column("context", _context, 108, number=True),
+    Column("licence", _license),
     Column("attention", lambda row: ", ".join(row["attention"]) or "unknown", 124),
     Column("experts", lambda row: row["experts"] or "", 140),
     Column("verified", _verified, 110),

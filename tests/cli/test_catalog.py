@@ -49,6 +49,9 @@ def test_prices_of_a_gpu_and_a_term(orch: Orch) -> None:
     rows = list(csv.DictReader(io.StringIO(orch("prices", "--gpu", "H100", "--term", "spot", "--csv").stdout)))
     assert rows
     assert {(row["gpu"], row["term"]) for row in rows} == {("h100-sxm", "spot")}
+    found = json.loads(orch("prices", "--gpu", "H100", "--json").stdout)
+    assert {row["gpu"] for row in found} == {"h100-sxm", "h100-pcie", "h100-nvl"}
+    assert {row["gpu"] for row in json.loads(orch("prices", "--gpu", "H100-PCIe", "--json").stdout)} == {"h100-pcie"}
     assert orch("prices", "--term", "monthly").returncode == 2
     assert orch("prices", "--gpu", "H1").returncode == 2
 
