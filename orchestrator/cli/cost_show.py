@@ -167,8 +167,8 @@ def conclusion(found: Comparison) -> Iterator[str]:
         f"saves {dollars(found.saving)} against" if found.saving >= 0 else f"costs {dollars(-found.saving)} more than"
     )
     yield (
-        f"self-hosting {versus} the API over {span} years; between {saving(low)} and {saving(high)} when the assumptions"
-        f" vary independently over their ranges"
+        f"self-hosting {versus} the API over {span} years; between {saving(low)} and {saving(high)} when the"
+        f" assumptions vary independently over their ranges"
     )
     yield f"break-even of the running costs: {_point(found.break_even)}"
     if found.break_even.first is not None:
