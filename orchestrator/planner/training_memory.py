@@ -202,11 +202,16 @@ def _terms(
     """Those of the moment that needs most."""
     lasting = _lasting(model, tune, states)
     moments = _moments(model, tune, gpu, states, constants)
-    moments.append(_loading(model, tune, states))
+    moments.append(_loading(model, tune))
     if resume:
-        moments.append([Term(name="checkpoint", amount=states.loaded, because="loaded beside what it replaces")])
+        moments.append(
+            [
+                _optimizer_term(tune, states),
+                Term(name="checkpoint", amount=states.loaded, because="loaded beside what it replaces"),
+            ]
+        )
     highest = max(moments, key=lambda terms: sum(term.amount for term in terms))
-    moving = sum(term.amount for term in highest) + states.buffers
+    moving = sum(term.amount for term in highest if term.name != "optimizer")
     fragments = Term(
         name="fragmentation",
         amount=constants.fragmentation * moving,
@@ -218,7 +223,6 @@ def _terms(
 def _lasting(model: ModelFacts, tune: FineTune, states: States) -> list[Term]:
     split = tune.sharding
     over = f" over {split.gpus} GPUs ({split.strategy})" if split.gpus > 1 else ""
-    kind = optimizer(tune.optimizer)
     return [
         Term(name="weights", amount=states.weights, because=f"{model.id} in {tune.base_dtype}{over}"),
         Term(name="quantization constants", amount=states.constants, because=f"of {tune.base_dtype}"),
@@ -227,21 +231,22 @@ def _lasting(model: ModelFacts, tune: FineTune, states: States) -> list[Term]:
             amount=states.adapters,
             because=f"{states.trained:,.0f} parameters of rank {tune.lora_r} in {tune.trained_dtype}{over}",
         ),
-        Term(
-            name="optimizer",
-            amount=states.optimizer,
-            because=f"{tune.optimizer}: {kind.states:g} states for each of {states.trained:,.0f}{over}"
-            + (" and fp32 master weights" if tune.master_weights else "")
-            + (", paged to the host" if kind.paged else ""),
-        ),
         Term(name="gathered layers", amount=states.buffers, because="two blocks and one end, whole, for their turn"),
     ]
+
+
+def _optimizer_term(tune: FineTune, states: States) -> Term:
+    kind = optimizer(tune.optimizer)
+    master = " and fp32 master weights" if tune.master_weights else ""
+    paged = ", paged to the host" if kind.paged else ""
+    each = f"{kind.states:g} states for each of {states.trained:,.0f}"
+    return Term(name="optimizer", amount=states.optimizer, because=f"{tune.optimizer}: {each}{master}{paged}")
 
 
 def _moments(
     model: ModelFacts, tune: FineTune, gpu: Gpu | None, states: States, constants: MemoryConstants
 ) -> list[list[Term]]:
-    """What comes and goes, at the loss, in the backward pass and in the optimizer's step."""
+    """What comes and goes beside the optimizer's states: at the loss, in the backward pass and in the step."""
     found, split = activations(model, tune), tune.sharding.tensor
     workspace = CUBLAS_WORKSPACE.get(gpu.arch if gpu else "", 32 * 2**20)
     kept = constants.activations * found.layers / split
@@ -259,19 +264,20 @@ def _moments(
     step = Term(name="workspace", amount=workspace + states.step, because=f"temporary copies of {tune.optimizer}")
     before, one, all_ = _gradient_terms(model, tune, states)
     cast = _cast_weights(states, tune)
+    held = _optimizer_term(tune, states)
     return [
-        [before, stored, logits, loss_work, *cast],
-        [one, recomputed, rest, results, *cast],
-        [all_, last, rest, results],
-        [all_, step],
+        [held, before, stored, logits, loss_work, *cast],
+        [held, one, recomputed, rest, results, *cast],
+        [held, all_, last, rest, results],
+        [held, all_, step],
     ]
 
 
-def _loading(model: ModelFacts, tune: FineTune, states: States) -> list[Term]:
+def _loading(model: ModelFacts, tune: FineTune) -> list[Term]:
     """A quantized model: one tensor after the other comes in 16 bits; without the optimizer, which is made later."""
     if tune.base_dtype in DTYPE_BYTES:
         return []
-    amount = largest_tensor(model) * DTYPE_BYTES[tune.compute_dtype] - states.optimizer
+    amount = largest_tensor(model) * DTYPE_BYTES[tune.compute_dtype]
     return [Term(name="workspace", amount=amount, because="the largest tensor in 16 bits while the model is loaded")]
 
 
