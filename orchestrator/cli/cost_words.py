@@ -28,11 +28,11 @@ def bound(count: float | None) -> str:
 
 
 def number(value: float) -> str:
-    """As short as it stays exact to four digits."""
+    """At least four digits, or to the tenth."""
     if abs(value) >= 1e6:
         return tokens(value) if value > 0 else f"{value:,.0f}"
     if abs(value) >= 1000:
-        return f"{value:,.0f}"
+        return f"{value:,.1f}".removesuffix(".0")
     return f"{value:.4g}"
 
 
