@@ -33,9 +33,7 @@ def show(catalog: Catalog, search: list[str] | None, gpu: str, *, as_json: bool,
     words = {"fits": "fit", "does not fit": "do not fit"}
     said = ", ".join(f"{count} {words.get(verdict, verdict)}" for verdict, count in counts.items() if count)
     out.print(Text(f"\n{said}", style="dim"))
-    out.print(
-        Text("predicted, not measured; tight: the middle fits, the upper end of the interval does not", style="dim")
-    )
+    out.print(Text("predicted, not measured; tight: only the upper end of the interval does not fit", style="dim"))
 
 
 def _title(tune: FineTune, gpu: str, visible: float) -> str:

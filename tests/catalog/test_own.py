@@ -101,3 +101,10 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, said: s
 def test_not_yaml(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ours.yaml:2: not YAML"):
         own(tmp_path, "{\n")
+
+
+def test_the_example_of_the_guide_is_a_valid_file(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "catalog.md").read_text()
+    catalog = own(tmp_path, guide.split("```yaml\n")[1].split("```")[0])
+    assert isinstance(parameters(catalog.model("Legal-70B")), Parameters)
+    assert len(catalog.license("acme-terms").rules) == 2
