@@ -112,11 +112,13 @@ def _ffn(model: ModelFacts, tune: FineTune, compute: int) -> float:
     factors = (2 if tune.kernels == "fused" else 3) if model.gated_ffn else 1
     factors += 1 if tune.method == "full" else 0  # the input of the down-projection
     experts, hidden = model.experts, model.hidden_size or 0
-    dense = (model.layers or 0) - (experts.layers if experts else 0)
+    dense = next((matrix.count for matrix in linear_layers(model) if matrix.name == "up_proj"), 0)
     kept = dense * factors * compute * (model.intermediate_size or 0)
     if experts:
         width = experts.active * experts.intermediate_size + experts.shared_intermediate_size
-        sent = 2 * experts.active * hidden * compute  # each expert's copy of the token, and its output to be weighed
+        sent = (
+            2 * experts.active * (experts.latent_size or hidden) * compute
+        )  # each expert's copy of the token, and its output to be weighed
         kept += experts.layers * (factors * compute * width + sent + 2 * FP32 * experts.routed)
     return kept
 

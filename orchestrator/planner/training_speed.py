@@ -281,7 +281,8 @@ def _communication(
         link = _link(gpu, sharding.tensor <= inside, constants)
         found["tensor parallel"] = 4 * 2 * layers * tokens * hidden * each * share / link
     if sharding.expert > 1 and model.experts:
-        sent = 4 * model.experts.layers / sharding.pipeline * tokens * hidden * each / sharding.tensor
+        width = model.experts.latent_size or hidden
+        sent = 4 * model.experts.layers / sharding.pipeline * tokens * width * each / sharding.tensor
         found["expert parallel"] = sent * _copies(model.experts.active, sharding, inside, gpu, constants)
     return found
 
