@@ -68,6 +68,9 @@ def test_parts_add_up_and_layers_are_complete(model: ModelFacts) -> None:
         ("microsoft/phi-4", 14_659_507_200),
         ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", 1_100_048_384),
         ("mistralai/Mixtral-8x7B-v0.1", 46_702_792_704),
+        ("meta-llama/Llama-4-Scout-17B-16E-Instruct", 108_641_793_536),
+        ("google/gemma-3-4b-pt", 4_300_079_472),
+        ("google/gemma-3-27b-pt", 27_432_406_640),
     ],
 )
 def test_the_count_is_exact_where_the_checkpoint_s_own_count_is_known(name: str, exact: int) -> None:
