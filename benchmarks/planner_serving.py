@@ -33,6 +33,26 @@ from orchestrator.planner.serving_speed import places, reached, target
 
 TABLE = "serving_perf.csv"
 COLUMN = "tokens_per_s"
+COLUMNS = (
+    "source",
+    "date",
+    "engine",
+    "model",
+    "gpu",
+    "n_gpu",
+    "dtype",
+    "kv_dtype",
+    "parallelism",
+    "input_len",
+    "output_len",
+    "concurrency",
+    "request_rate",
+    COLUMN,
+    "tokens_kind",
+    "ttft_ms",
+    "tpot_ms",
+)
+"""What is read of a row; a cell that is missing is empty."""
 Row = dict[str, str]
 
 
@@ -41,12 +61,12 @@ class Harness(Model):
 
     pattern: str
     """Of the source column."""
-    constants: str | None = None
-    """Section of the engine's habits, where it is not the engine's usual one."""
     requests: int | dict[tuple[int, int], int] | None = None
     """Of each run, or by input and output length; None: a steady state is assumed."""
     settings: dict[str, float] = {}
     """Fields of the target."""
+    longest: dict[tuple[int, int], float] = {}
+    """Longest answer in mean answers, by mean input and output length, where lengths vary."""
 
 
 HARNESSES = [
@@ -54,7 +74,6 @@ HARNESSES = [
     # printed example has 4096 sequences and 8192 tokens; "in majority of cases" the cache takes 0.95 of what is free
     Harness(
         pattern=r"performance/perf-overview\.md \(v0",
-        constants="tensorrt_llm_cpp",
         requests={
             (128, 128): 30000,
             (128, 2048): 3000,
@@ -69,7 +88,9 @@ HARNESSES = [
         settings={"max_num_seqs": 4096, "gpu_memory_utilization": 0.95},
     ),
     # the same page, "Online Serving Measurements": 500 requests
-    Harness(pattern=r"Online Serving", constants="tensorrt_llm_cpp", requests=500),
+    # (202 and 214 tokens are the means of ShareGPT as vLLM's benchmark_serving.py samples it, up to 1024 in a prompt
+    # and 900-odd in an answer)
+    Harness(pattern=r"Online Serving", requests=500, longest={(202, 214): 4.3}),
     # docs/source/developer-guide/perf-overview.md, the same section: PyTorch backend
     Harness(
         pattern=r"developer-guide/perf-overview\.md",
@@ -83,6 +104,8 @@ HARNESSES = [
         },
     ),
 ]
+TIGHT = {"max_num_seqs": 128, "max_num_batched_tokens": 2048, "gpu_memory_utilization": 0.98}
+"""Options under which a published target is tried that does not fit with the defaults."""
 RATE_REQUESTS = 1000
 """Of a run at a request rate whose source does not say (the default of `vllm bench serve`)."""
 
@@ -161,7 +184,7 @@ def predict(row: Row, constants: Fitted | None = None) -> Prediction | Unknown:
 def case(row: Row) -> Case | Unknown:
     """The row's target and load."""
     try:
-        return _case(row, _catalog())
+        return _case({name: row.get(name) or "" for name in {*COLUMNS, *row}}, _catalog())
     except (OrchError, ValueError) as error:
         return Unknown(reason=f"unknown: {error}")
 
@@ -175,17 +198,23 @@ def _case(row: Row, catalog: Catalog) -> Case | Unknown:
     harness = next((found for found in HARNESSES if re.search(found.pattern, row["source"])), Harness(pattern=""))
     model, gpu = catalog.model(row["model"]), catalog.gpu(row["gpu"])
     lengths = Lengths(int(max(1, _number(row["input_len"]) or 1)), int(max(1, _number(row["output_len"]) or 1)))
+    lengths = lengths._replace(longest=harness.longest.get((lengths.prompt, lengths.answer), 1.0))
     concurrency = _number(row["concurrency"])
     serving = _serving(row, harness, concurrency, lengths)
     basis = target(model, serving, gpu, lengths, fitted())
+    if isinstance(
+        basis, Unknown
+    ):  # it ran: with smaller batches than the engine's default, and all the memory there is
+        serving = serving.model_copy(update=TIGHT | ({"max_num_seqs": round(concurrency)} if concurrency else {}))
+        basis = target(model, serving, gpu, lengths, fitted())
     if isinstance(basis, Unknown):
         return basis
 
     def made(constants: Fitted) -> Target:
-        return basis._replace(eff=reached(serving, gpu, constants, harness.constants))
+        return basis._replace(eff=reached(serving, gpu, constants, _section(row["engine"])))
 
     count = harness.requests
-    requests = count.get(lengths) if isinstance(count, dict) else count
+    requests = count.get((lengths.prompt, lengths.answer)) if isinstance(count, dict) else count
     rate = float(row["request_rate"]) if row["request_rate"] else None
     return Case(row, made, lengths, serving.data, requests, concurrency, rate)
 
@@ -211,7 +240,7 @@ def _serving(row: Row, harness: Harness, concurrency: float | None, lengths: Len
         pipeline=degrees.get("pp", 1),
         data=data,
         expert_parallel="dep" in degrees or "ep" in degrees,
-        max_model_len=sum(lengths) if traits(engine).up_front else None,
+        max_model_len=lengths.prompt + lengths.answer if traits(engine).up_front else None,
         **settings,
     )
 
@@ -220,6 +249,12 @@ def _engine(text: str) -> str:
     """`tensorrt-llm 0.17` -> tensorrt_llm."""
     word = re.split(r"[ (/]", text.strip().lower())[0]
     return traits(word).name
+
+
+def _section(text: str) -> str | None:
+    """Section of the engine's habits: TensorRT-LLM's runtime was C++ until 0.19; None: the engine's own."""
+    found = re.search(r"tensorrt-llm 0\.(\d+)", text.lower())
+    return "tensorrt_llm_cpp" if found and int(found[1]) < 19 else None
 
 
 def _number(text: str) -> float | None:
@@ -263,7 +298,7 @@ def _counted(row: Row, point: Point, lengths: Lengths, copies: int) -> float:
     if "user" in kind or "per request" in kind:
         return 1 / point.tpot_s
     if kind.startswith("total") or "input+output" in kind:
-        return rate * sum(lengths)
+        return rate * (lengths.prompt + lengths.answer)
     return rate * lengths.answer
 
 

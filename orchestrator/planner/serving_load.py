@@ -38,6 +38,8 @@ class Lengths(NamedTuple):
 
     prompt: int
     answer: int
+    longest: float = 1.0
+    """The longest answer of a run, in mean answers: a run with an end waits for it."""
 
     @property
     def mean(self) -> float:
@@ -91,20 +93,23 @@ def closed(target: Target, lengths: Lengths, concurrency: float) -> Point:
 
 def arriving(target: Target, lengths: Lengths, rate: float, requests: int | None = None) -> Point:
     """Poisson arrivals; with a number of requests, the rate includes the time until the last has its answer."""
+    if math.isinf(rate) and requests is not None:
+        return burst(target, lengths, requests)
     most = closed(target, lengths, most_running(target, lengths))
-    if rate >= most.requests_per_s:
-        if requests is None:  # the queue grows without end
-            return most._replace(ttft_s=math.inf)
-        return _overrun(most, burst(target, lengths, requests), rate, requests)
-    running = _balance(target, lengths, rate)
+    if rate >= most.requests_per_s and requests is None:  # the queue grows without end
+        return most._replace(ttft_s=math.inf)
+    served = min(rate, most.requests_per_s)
+    running = _balance(target, lengths, served)
+    if requests is not None:  # a short run ends before so many have come together
+        running *= 1 - math.exp(-requests / rate / (running / served))
     found = closed(target, lengths, running)
-    reading = found.ttft_s - target.eff.request_s
-    busy = min(0.95, rate * (reading - found.tpot_s / 2 if running > 1 else reading))
-    ttft = found.ttft_s + reading * busy / (2 * (1 - busy))  # prompts wait for one another as in an M/D/1 queue
+    ttft = found.ttft_s + _behind(target, found, served)
     if requests is None:
         return Point(running, ttft, found.tpot_s, rate)
-    last = ttft + (lengths.answer - 1) * found.tpot_s
-    return Point(running, ttft, found.tpot_s, requests / (requests / rate + last))
+    last = ttft + lengths.answer * steps(target, running / 2, lengths.mean) / target.accepted
+    last += _straggler(target, lengths, running)
+    waiting = requests / 2 * (1 / served - 1 / rate)
+    return Point(running, ttft + waiting, found.tpot_s, requests / (requests / served + last))
 
 
 def burst(target: Target, lengths: Lengths, requests: int, concurrency: float = math.inf) -> Point:
@@ -133,8 +138,13 @@ def _wave(target: Target, lengths: Lengths, running: float) -> Point:
     answer = lengths.answer - 1
     during = count / 2 if answer >= count else answer * (1 - answer / (2 * count))  # tokens written while others read
     tpot = (during * reading + (answer - during) * writing) / max(answer, 1)
-    seconds = count * reading + answer * writing + target.eff.request_s
+    seconds = count * reading + answer * writing + _straggler(target, lengths, running) + target.eff.request_s
     return Point(running, (count + 1) / 2 * reading + target.eff.request_s, tpot, running / seconds)
+
+
+def _straggler(target: Target, lengths: Lengths, running: float) -> float:
+    """Seconds for which the longest answer goes on when the mean one has ended and most others have."""
+    return (lengths.longest - 1) * lengths.answer * steps(target, running / 4, lengths.mean) / target.accepted
 
 
 def _reading(target: Target, lengths: Lengths, running: float) -> float:
@@ -173,10 +183,9 @@ def _balance(target: Target, lengths: Lengths, rate: float) -> float:
     return high
 
 
-def _overrun(most: Point, at_once: Point, rate: float, requests: int) -> Point:
-    """Requests arrive faster than they are served: between a full queue and all at once."""
-    if math.isinf(rate):
-        return at_once
-    served = min(rate, most.requests_per_s)
-    waiting = requests / 2 * (1 / served - 1 / rate)
-    return Point(most.running, min(at_once.ttft_s, most.ttft_s + waiting), most.tpot_s, at_once.requests_per_s)
+def _behind(target: Target, found: Point, rate: float) -> float:
+    """Mean wait of a prompt for those that are read before it, as in an M/D/1 queue."""
+    half = found.tpot_s / 2 if found.running > 1 else 0.0
+    reading = max(0.0, found.ttft_s - target.eff.request_s - half)
+    busy = min(0.95, rate * reading)
+    return reading * busy / (2 * (1 - busy))
