@@ -39,7 +39,7 @@ class Format(Model):
 
 
 _HUB = [
-    Format(name="bf16", bits=16),
+    Format(name="bf16", bits=16, compute=("bf16", "fp16")),
     Format(name="fp16", bits=16, compute=("fp16", "bf16")),
     Format(name="fp32", bits=32, embedding_bits=32, head_bits=32, compute=("tf32",)),
     Format(name="fp8", bits=8, compute=("fp8", "bf16", "fp16")),

@@ -16,6 +16,7 @@ from orchestrator.catalog.models import ModelFacts
 from orchestrator.catalog.parameters import linear_layers, parameters, part
 from orchestrator.config import Model
 from orchestrator.planner.estimate import Term, Unknown
+from orchestrator.planner.servable import check_servable
 from orchestrator.planner.serving import Serving, batched_tokens, check, context_length, sequences
 from orchestrator.planner.serving_weights import gpu_weights
 
@@ -57,7 +58,18 @@ class ServingFit(Model):
 def memory(
     model: ModelFacts, serving: Serving, gpu: Gpu, *, context: int | None = None, held: int = 1
 ) -> ServingFit | Unknown:
-    """Of `held` sequences at once, over all copies, each of `context` tokens (default: the target's longest)."""
+    """Of `held` sequences at once, over all copies, each of `context` tokens (default: the target's longest).
+
+    Raises InputError for a layout or a format that the engine cannot run on this GPU.
+    """
+    check_servable(serving, gpu)
+    return verdict(model, serving, gpu, context=context, held=held)
+
+
+def verdict(
+    model: ModelFacts, serving: Serving, gpu: Gpu, *, context: int | None = None, held: int = 1
+) -> ServingFit | Unknown:
+    """As `memory`, of a target that is known to run, whatever this version thinks of its format."""
     check(model, serving)
     length = context or context_length(model, serving)
     weights = gpu_weights(model, serving)

@@ -11,10 +11,11 @@ from orchestrator.catalog.models import ModelFacts
 from orchestrator.config import Model
 from orchestrator.planner.estimate import Estimate, Term, Unknown
 from orchestrator.planner.formats import compute_type
+from orchestrator.planner.servable import check_servable
 from orchestrator.planner.serving import Serving, batched_tokens, sequences
 from orchestrator.planner.serving_efficiency import ASSUMED, Fitted, efficiency, fitted, width
 from orchestrator.planner.serving_load import Lengths, Point, Target, arriving, burst, closed
-from orchestrator.planner.serving_memory import ServingFit, capacity, fixed_terms, memory, pool_bytes
+from orchestrator.planner.serving_memory import ServingFit, capacity, fixed_terms, pool_bytes, verdict
 from orchestrator.planner.serving_shape import Shape, shape
 from orchestrator.planner.serving_step import Efficiency, Step, step
 from orchestrator.planner.serving_weights import gpu_weights
@@ -53,8 +54,9 @@ def speed(
     """With so many requests at any moment (None: as many as there is room for).
 
     `requests`: their number, where start and end of a short run count. Unknown when the model's dimensions or the GPU's
-    speeds are, or when it does not fit. Raises InputError for an impossible layout.
+    speeds are, or when it does not fit. Raises InputError for a layout or a format that cannot be run.
     """
+    check_servable(serving, gpu)
     lengths = Lengths(max(1, input_tokens), max(1, output_tokens))
     found = target(model, serving, gpu, lengths, constants or fitted())
     if isinstance(found, Unknown):
@@ -79,6 +81,7 @@ def speed_at_rate(
     constants: Fitted | None = None,
 ) -> ServingSpeed | Unknown:
     """With requests that arrive at random at that rate; beyond what the target can do, its queue grows."""
+    check_servable(serving, gpu)
     lengths = Lengths(max(1, input_tokens), max(1, output_tokens))
     found = target(model, serving, gpu, lengths, constants or fitted())
     if isinstance(found, Unknown):
@@ -99,6 +102,7 @@ def best_concurrency(
     tpot_s: float = math.inf,
 ) -> int | Unknown:
     """The most requests at once under which both mean latencies are kept; 0: not even one keeps them."""
+    check_servable(serving, gpu)
     lengths = Lengths(max(1, input_tokens), max(1, output_tokens))
     found = target(model, serving, gpu, lengths, fitted())
     if isinstance(found, Unknown):
@@ -150,7 +154,7 @@ def places(found: Target) -> int:
 def _room(model: ModelFacts, serving: Serving, gpu: Gpu, lengths: Lengths) -> int | Unknown:
     """Sequences of one copy; an engine that takes cache as it is needed holds more, as few are at their end."""
     longest = lengths.prompt + lengths.answer
-    fit = memory(model, serving, gpu, context=max(longest, serving.max_model_len or 0))
+    fit = verdict(model, serving, gpu, context=max(longest, serving.max_model_len or 0))
     if isinstance(fit, Unknown):
         return fit
     if serving.traits.up_front and fit.fits:

@@ -25,11 +25,17 @@ MODELS = [
         "google/gemma-3-27b-pt",
     )
 ]
+READ = {
+    "vllm": ["bf16", "fp8", "awq", "nvfp4"],
+    "sglang": ["bf16", "fp8", "awq"],
+    "tensorrt_llm": ["bf16", "fp8", "awq"],
+    "llama_cpp": ["Q4_K_M", "Q8_0", "F16"],
+    "transformers": ["bf16", "nf4"],
+}
 targets = st.builds(
-    Serving,
-    engine=st.sampled_from(["vllm", "sglang", "tensorrt_llm", "llama_cpp", "transformers"]),
-    quantization=st.sampled_from(["bf16", "fp8", "awq", "nvfp4", "Q4_K_M"]),
-    max_num_seqs=st.integers(1, 64),
+    lambda kind, batch: Serving(engine=kind[0], quantization=kind[1], max_num_seqs=batch),
+    st.sampled_from([(engine, name) for engine, names in READ.items() for name in names]),
+    st.integers(1, 64),
 )
 
 
