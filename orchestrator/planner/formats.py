@@ -125,7 +125,7 @@ def formats() -> dict[str, Format]:
             bits=bits,
             embedding_bits=embedding,
             head_bits=head,
-            compute=("bf16", "fp16") if name == "f16" else ("int8", "fp16"),
+            compute=("bf16", "fp16") if name == "f16" else ("int8", "bf16", "fp16"),
             engines=("llama_cpp",),
         )
         for name, (bits, embedding, head) in _GGUF.items()
