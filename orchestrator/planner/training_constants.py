@@ -27,9 +27,9 @@ class SpeedConstants(Model):
 
     products: float = 0.7
     """Share of a GPU's dense peak that large matrix products reach in 16 bits, where power is no limit. Fitted."""
-    quantized_products: float = 0.75
+    quantized_products: float = 0.7
     """And in FP8 and FP4, scales and casts included. Fitted."""
-    expert_products: float = 0.5
+    expert_products: float = 0.4
     """Of either, in grouped products of experts, where each sees a share of the tokens. Fitted."""
     attention: float = 0.3
     """Share of the 16-bit peak in fused attention. Fitted."""
@@ -40,11 +40,11 @@ class SpeedConstants(Model):
     """Times that a kept activation is moved to or from memory in each pass over a layer. Fitted."""
     bandwidth: float = 0.85
     """Share of the memory's bandwidth that streaming kernels reach; aiconfigurator has 0.8, STREAM about 0.9."""
-    launch: float = 1.6e-3
+    launch: float = 1.4e-3
     """Seconds that Python takes to start one eager layer's kernels in one pass. Fitted."""
     adapter_launch: float = 0.15e-3
     """And those of an adapter on one matrix. Fitted."""
-    expert_launch: float = 2.5e-3
+    expert_launch: float = 3e-3
     """And those of a layer of experts, which waits to learn how many tokens each one gets. Fitted."""
     sync: float = 0.25
     """Share of the shorter of Python's and the GPU's time that is not hidden, as each step waits for its loss."""

@@ -23,6 +23,10 @@ from orchestrator.planner.training_memory import trained_parameters
 NODE_GPUS = 8
 NVL72_GPUS = 72
 """GPUs that `Gpu.link_bandwidth` joins."""
+CLIPPING = 3
+"""Times that a gradient is moved while its norm is taken and clipped."""
+FOREACH = 12
+"""Times that a number is moved more by an optimizer of separate kernels than by a fused one, of 20 in all for AdamW."""
 HOST_BANDWIDTH = 200e9
 """Bytes/s that an optimizer on the host reaches, all its threads together; eight channels of DDR5 have 300e9."""
 LOADING_BANDWIDTH = 1e9
@@ -228,7 +232,7 @@ def _optimizer(model: ModelFacts, tune: FineTune, counted: Parameters) -> float:
     state = kind.states * (kind.state_bytes or each)
     shared = tune.sharding.replicas if tune.sharding.strategy not in ("none", "ddp") else 1
     split = tune.sharding.tensor * tune.sharding.pipeline * shared
-    moved = 2 * state + 4 * each + 4 * each * kind.step_copies
+    moved = 2 * state + (4 + CLIPPING) * each + FOREACH * each * kind.step_copies
     return trained * moved / split / tune.gradient_accumulation_steps
 
 
