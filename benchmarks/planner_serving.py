@@ -106,6 +106,8 @@ HARNESSES = [
 ]
 TIGHT = {"max_num_seqs": 128, "max_num_batched_tokens": 2048, "gpu_memory_utilization": 0.98}
 """Options under which a published target is tried that does not fit with the defaults."""
+WAVES = 10
+"""Requests of a run at a concurrency whose source does not say, in its concurrency; the first wave starts together."""
 RATE_REQUESTS = 1000
 """Of a run at a request rate whose source does not say (the default of `vllm bench serve`)."""
 
@@ -285,9 +287,9 @@ def _point(found: Case, made: Target) -> Point:
     if found.rate is not None:
         return arriving(made, found.lengths, found.rate / found.copies, requests or RATE_REQUESTS)
     each = math.inf if found.concurrency is None else max(1.0, found.concurrency / found.copies)
-    if requests is not None:
-        return burst(made, found.lengths, requests, each)
-    return closed(made, found.lengths, min(each, float(places(made))) if math.isinf(each) else each)
+    if requests is None and math.isinf(each):
+        return closed(made, found.lengths, places(made))
+    return burst(made, found.lengths, requests or round(WAVES * each), each)
 
 
 def _counted(row: Row, point: Point, lengths: Lengths, copies: int) -> float:

@@ -125,7 +125,9 @@ def burst(target: Target, lengths: Lengths, requests: int, concurrency: float = 
     steady = closed(target, lengths, min(held, most_running(target, lengths)))
     seconds = (requests - held) / steady.requests_per_s + held / ends.requests_per_s
     waiting = (min(requests, concurrency) - held) / steady.requests_per_s
-    ttft = waiting / 2 + steady.ttft_s if math.isinf(concurrency) else waiting + steady.ttft_s
+    later = waiting / 2 + steady.ttft_s if math.isinf(concurrency) else waiting + steady.ttft_s
+    first = held / requests
+    ttft = first * ends.ttft_s + (1 - first) * later
     return Point(steady.running, ttft, steady.tpot_s, requests / seconds)
 
 
