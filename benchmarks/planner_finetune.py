@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import planner_memory as common
-from planner_memory import Row, catalog, descend, mean_error
+from planner_memory import Row, catalog, descend, mean_error, number
 
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.models import ModelFacts
@@ -59,17 +59,16 @@ def rows(path: Path) -> list[Row]:
 
 def measured(row: Row) -> float | None:
     """Tokens per second of all GPUs; of the table's other columns where that one is empty."""
-    gpus = float(row.get("n_gpu") or 1)
-    if row.get("tokens_per_s"):
-        return float(row["tokens_per_s"])
-    if row.get("tokens_per_s_per_gpu"):
-        return float(row["tokens_per_s_per_gpu"]) * gpus
-    length = _number(row.get("seq_len", ""))
-    if row.get("samples_per_s") and length:
-        return float(row["samples_per_s"]) * length
-    batch = _number(row.get("global_batch", "")) or (_number(row.get("micro_batch", "")) or 1) * gpus
-    if row.get("sec_per_step") and length:
-        return batch * length / float(row["sec_per_step"])
+    gpus, length = number(row.get("n_gpu")) or 1, number(row.get("seq_len"))
+    if total := number(row.get("tokens_per_s")):
+        return total
+    if each := number(row.get("tokens_per_s_per_gpu")):
+        return each * gpus
+    if (samples := number(row.get("samples_per_s"))) and length:
+        return samples * length
+    batch = number(row.get("global_batch")) or (number(row.get("micro_batch")) or 1) * gpus
+    if (step := number(row.get("sec_per_step"))) and length:
+        return batch * length / step
     return None
 
 
@@ -112,10 +111,10 @@ def case(row: Row) -> Case:
         "method": kind,
         "weights_dtype": dtype,
         "compute": _compute(precision),
-        "micro_batch_size": int(_number(row.get("micro_batch", "")) or 1),
+        "micro_batch_size": int(number(row.get("micro_batch", "")) or 1),
         "gradient_accumulation_steps": accumulation,
-        "sequence_len": int(_number(row.get("seq_len", "")) or 2048),
-        "checkpointing": common._checkpointing({"grad_checkpointing": row.get("grad_checkpointing", "")}),
+        "sequence_len": int(number(row.get("seq_len", "")) or 2048),
+        "checkpointing": _checkpointing(row, kind),
         "kernels": "fused" if "compile" in text and "no compile" not in text else "eager",
         "loss": "full",
         "sharding": sharding,
@@ -123,6 +122,13 @@ def case(row: Row) -> Case:
         **settings,
     }
     return Case(model, FineTune.model_validate(values), gpu, "huggingface/peft" in row["source"])
+
+
+def _checkpointing(row: Row, kind: str) -> str:
+    """Where a row does not say: pretraining without (it is paid for in speed), fine-tuning with."""
+    if not row.get("grad_checkpointing") and ("pretrain" in row["method"] or kind == "full"):
+        return "none"
+    return common._checkpointing(row)
 
 
 def _noted(row: Row) -> Row:
@@ -139,7 +145,7 @@ def _compute(precision: str) -> str:
 
 def _sharding(row: Row, text: str, model: ModelFacts) -> tuple[Sharding, int]:
     """And the micro-batches of a step."""
-    gpus = int(_number(row.get("n_gpu", "")) or 1)
+    gpus = int(number(row.get("n_gpu", "")) or 1)
     degree = {
         key: int(found[1]) if (found := re.search(rf"\b{key}(\d+)", text.replace("+", " "))) else 1
         for key in ("tp", "pp", "cp", "ep", "vp")
@@ -149,8 +155,8 @@ def _sharding(row: Row, text: str, model: ModelFacts) -> tuple[Sharding, int]:
     strategy = "zero1" if megatron else "zero2" if "grad_op" in text else "fsdp2" if "fsdp" in text else "ddp"
     zero = re.search(r"(?:zero|ds|deepspeed)[-_ ]?(?:stage)?[-_ ]?([123])", text)
     strategy = f"zero{zero[1]}" if zero else strategy
-    batch = _number(row.get("global_batch", "")) or 0
-    micro = _number(row.get("micro_batch", "")) or 1
+    batch = number(row.get("global_batch", "")) or 0
+    micro = number(row.get("micro_batch", "")) or 1
     sharding = Sharding.model_validate(
         {
             "strategy": strategy if data > 1 else "none",
@@ -163,13 +169,6 @@ def _sharding(row: Row, text: str, model: ModelFacts) -> tuple[Sharding, int]:
         }
     )
     return sharding, max(1, round(batch / (data * micro)))
-
-
-def _number(text: str) -> float | None:
-    found = re.search(r"(\d+(?:\.\d+)?)\s*([kK]?)", (text or "").replace(",", ""))
-    if found is None:
-        return None
-    return float(found[1]) * (1024 if found[2] else 1)
 
 
 FITTED = r"^(full|lora|qlora|dora)"

@@ -41,6 +41,8 @@ NO_INPUTS = {  # methods that keep no input of a matrix: they change weights, bi
     "freeze",
 }
 PROMPTS = {"prompt_tuning", "p_tuning"}
+DEFAULT_LENGTH = 512
+"""Tokens of a row where a table has none: Alpaca's, which tutorials use, are shorter."""
 PERCENTILE_TOKENS = 0.8
 """Share of the cap that the longest row of the last ten batches reaches at the 99th percentile: lengths are lognormal
 with mean 210 and 1 in 20,000 at the cap of 768; rows are sorted within buckets of 80; the cache is emptied every ten
@@ -113,8 +115,11 @@ def rows(path: Path) -> list[Row]:
 
 def measured(row: Row) -> float | None:
     """Bytes; None where the table has no number (a run that did not fit)."""
-    text = row.get(COLUMN, "").strip()
-    return float(text) * GIB if text else None
+    value = number(row.get(COLUMN))
+    if value is None:
+        return None
+    over = re.search(r"\b(sum|total) (over|of|across)\b", row.get("metric", "").lower())
+    return value * GIB / (int(number(row.get("n_gpu")) or 1) if over else 1)
 
 
 def group(row: Row) -> str:
@@ -177,20 +182,45 @@ def case(row: Row) -> Case:
     settings = {
         "method": kind,
         "weights_dtype": dtype,
-        "micro_batch_size": int(row.get("batch") or 1 if not loading else 1),
-        "gradient_accumulation_steps": int(row.get("grad_accum") or 1),
+        "micro_batch_size": 1 if loading else int(number(row.get("batch")) or 1),
+        "gradient_accumulation_steps": int(number(row.get("grad_accum")) or 1),
         **_tokens(method, row),
         **_adapter(method, kind, row, model),
         "checkpointing": _checkpointing(row),
         "loss": "full",
         "sharding": _sharding(row, harness.name),
+        **_extras(row, method, precision, kind),
         **harness.settings,
         **({"optimizer": _optimizer(row["optimizer"])} if row.get("optimizer") else {}),
     }
     if row.get("compile", "").lower() == "true" or "compile" in row.get("parallelism", ""):
         settings["kernels"] = "fused"
+    if "mixed" in precision:
+        settings["autocast"] = True
     tune = FineTune.model_validate(settings)
     return Case(model, tune, _measure(row.get("metric", "")), loading, dynamic, f"{method} {row.get('metric', '')}")
+
+
+def number(text: str | None) -> float | None:
+    """The first number of a cell, such as 4096 of `4k` or 2 of `2 per GPU`; None where there is none."""
+    found = re.search(r"(\d+(?:\.\d+)?)\s*([kK]\b)?", (text or "").replace(",", ""))
+    return None if found is None else float(found[1]) * (1024 if found[2] else 1)
+
+
+def _extras(row: Row, method: str, precision: str, kind: str) -> dict[str, Any]:
+    """What words anywhere in a row say."""
+    text = " ".join([method, precision, row.get("optimizer", ""), row.get("parallelism", ""), row.get("notes", "")])
+    text = text.lower()
+    found = dict[str, Any]()
+    if re.search(r"optim\w*[-_ ]in[-_ ](bwd|backward)|gradient[-_ ]release|fused backward", text):
+        found["gradient_release"] = True
+    if re.search(r"lora ?\(emb\)|embeddings? and (head|output)|modules_to_save", text):
+        found["train_embeddings"] = True
+    if "offload" in text and "unsloth" not in row["source"].lower():
+        found["offload"] = "optimizer" if "optimizer offload" in text else "all"
+    if kind == "full" and re.search(r"zero|deepspeed", text):
+        found["master_weights"] = True  # DeepSpeed keeps fp32 copies and states beside 16-bit weights
+    return found
 
 
 def _measure(metric: str) -> Measure:
@@ -207,7 +237,7 @@ def _dtype(precision: str, row: Row) -> str:
         return "nf4-dq" if double or "litgpt" not in row["source"].lower() else "nf4"
     if re.search(r"int8|8-?bit", plain):
         return "int8"
-    if "pretrain" in row["method"] or "fp32" in plain or "fp32 master" in row.get("optimizer", ""):
+    if "pretrain" in row["method"] or "fp32" in plain or "mixed" in plain or "fp32 master" in row.get("optimizer", ""):
         return "fp32"
     return "fp16" if plain.startswith(("fp16", "f16")) else "bf16"
 
@@ -223,7 +253,7 @@ def _kind(method: str, dtype: str, row: Row) -> str:
 def _tokens(method: str, row: Row) -> dict[str, Any]:
     """Length of the longest row."""
     meaning = row.get("seq_len_semantics", "")
-    cap = int(float(row.get("seq_len") or 512))
+    cap = int(number(row.get("seq_len")) or DEFAULT_LENGTH)
     if method in PROMPTS and row.get("trainable_params"):
         hidden = catalog().model(row["model"]).hidden_size or 1
         virtual = int(row["trainable_params"]) // hidden if method == "prompt_tuning" else 20
@@ -232,7 +262,7 @@ def _tokens(method: str, row: Row) -> dict[str, Any]:
     longest = min(cap, int(usual[1])) if usual else cap
     if "p99" in row.get("metric", "") and "bucketed" in meaning:
         longest = round(cap * PERCENTILE_TOKENS)
-    return {"sequence_len": cap, "longest_row": longest, "packing": False}
+    return {"sequence_len": cap, "longest_row": longest, "packing": "packed" in meaning.lower()}
 
 
 def _adapter(method: str, kind: str, row: Row, model: ModelFacts) -> dict[str, Any]:
@@ -249,21 +279,22 @@ def _adapter(method: str, kind: str, row: Row, model: ModelFacts) -> dict[str, A
     else:
         found["target_modules"] = "all-linear"
     if row.get("lora_rank"):
-        found["lora_r"] = int(float(row["lora_rank"]))
+        found["lora_r"] = int(number(row["lora_rank"]) or 16)
     if row.get("trainable_params"):
-        found["trainable_parameters"] = int(float(row["trainable_params"]))
+        found["trainable_parameters"] = int(number(row["trainable_params"]) or 0)
     return found
 
 
 def _checkpointing(row: Row) -> str:
+    """Where a row does not say: with, as nearly all fine-tunes of models this size are run."""
     text = row.get("grad_checkpointing", "").strip(' "').lower()
-    if text in ("", "false", "none", "no", "0"):
+    if text in ("false", "none", "no", "0", "off"):
         return "none"
-    return "selective" if text == "selective" else "offloaded" if text in ("unsloth", "offloaded") else "full"
+    return "selective" if "selective" in text else "offloaded" if re.search("unsloth|offload", text) else "full"
 
 
 def _sharding(row: Row, harness: str) -> Sharding:
-    text, gpus = row.get("parallelism", "").lower(), int(row.get("n_gpu") or 1)
+    text, gpus = row.get("parallelism", "").lower(), int(number(row.get("n_gpu")) or 1)
     degree = {key: int(found[1]) if (found := re.search(rf"\b{key}(\d+)", text)) else 1 for key in ("tp", "pp", "cp")}
     others = math.prod(degree.values())
     data = max(1, gpus // others)
@@ -278,10 +309,17 @@ def _sharding(row: Row, harness: str) -> Sharding:
 
 
 def _optimizer(text: str) -> str:
-    word = text.strip().lower()
-    if word.startswith("adamw fp32") or word in ("adamw", "adam"):
-        return "adamw_torch_fused" if "fp32" in word else "adamw_torch"
-    return {"pagedadamw8bit": "paged_adamw_8bit"}.get(word, word.replace("-", "_").replace(" ", "_"))
+    word = re.sub(r"[-_ ]", "", text.lower())
+    bits = "8bit" if "8bit" in word else "4bit" if "4bit" in word else ""
+    if "lion" in word:
+        return f"{'paged_' if 'paged' in word else ''}lion_{bits or '32bit'}"
+    if "paged" in word:
+        return f"paged_adamw_{bits or '32bit'}"
+    if plain := next((name for name in ("sgd", "adafactor", "adagrad", "rmsprop", "muon") if name in word), None):
+        return plain
+    return {"8bit": "adamw_bnb_8bit", "4bit": "adamw_torch_4bit"}.get(bits) or (
+        "adamw_torch_fused" if re.search("fp32|fused", word) else "adamw_torch"
+    )
 
 
 def fit(table: list[Row]) -> Constants:
