@@ -197,6 +197,8 @@ def case(row: Row) -> Case:
         settings["kernels"] = "fused"
     if "mixed" in precision:
         settings["autocast"] = True
+    if harness.name == "litgpt" and kind == "qlora":
+        settings["packed_inputs"] = "kept"  # its table is of October 2023
     tune = FineTune.model_validate(settings)
     return Case(model, tune, _measure(row.get("metric", "")), loading, dynamic, f"{method} {row.get('metric', '')}")
 
@@ -227,7 +229,7 @@ def _measure(metric: str) -> Measure:
     text = metric.lower()
     if "alloc" in text or "active" in text:
         return "allocated"
-    return "device" if re.search(r"smi|device|driver|process|wandb|total gpu", text) else "reserved"
+    return "reserved" if not text or re.search(r"reserved|torch|max_memory|peak memory", text) else "device"
 
 
 def _dtype(precision: str, row: Row) -> str:

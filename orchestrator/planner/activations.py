@@ -70,7 +70,14 @@ def _all_layers(model: ModelFacts, tune: FineTune) -> float:
     compute = DTYPE_BYTES[tune.compute_dtype]
     norms = (model.layers or 0) * model.norms_per_layer * _norm(model, tune, compute)
     mixing = sum(attention.layers * _attention(attention, tune, compute) for attention in model.attention)
-    return norms + mixing + _ffn(model, tune, compute) + _adapters(model, tune, compute)
+    kept = norms + mixing + _ffn(model, tune, compute) + _adapters(model, tune, compute)
+    return kept + (_inputs(model) * compute if tune.packed_inputs == "kept" else 0)
+
+
+def _inputs(model: ModelFacts) -> float:
+    """Widths of what enters the matrices of all layers, what several share once."""
+    places = {(_source(matrix.name), matrix.inputs): _visits(model, matrix) for matrix in linear_layers(model)}
+    return sum(width * count for (_, width), count in places.items())
 
 
 def _norm(model: ModelFacts, tune: FineTune, compute: int) -> float:

@@ -100,6 +100,8 @@ class FineTune(Model):
     """eager keeps a number for every pair of tokens; sdpa with a padding mask repeats grouped keys and values."""
     kernels: Literal["eager", "fused"] = "eager"
     """fused: torch.compile, Liger or Unsloth, which keep fewer results of norms and activation functions."""
+    packed_inputs: Literal["dropped", "kept"] = "dropped"
+    """bitsandbytes of 2023 kept the input of every packed matrix for the backward pass; it does so no more."""
     loss: Literal["full", "chunked", "fused"] = "fused"
     """full: logits of all tokens with fp32 copies; chunked: of 1024 tokens at a time; fused: a tile, as TRL >= 1.10."""
     optimizer: str = "adamw_torch_fused"

@@ -129,7 +129,7 @@ def _states(model: ModelFacts, tune: FineTune, weights: WeightBytes, counted: Pa
     kind, count = optimizer(tune.optimizer), trained * share
     states = 0.0 if kind.paged else kind.states * count * (kind.state_bytes or (4 if tune.master_weights else each))
     states += 4 * count if tune.master_weights else 0
-    gradients = 0.0 if tune.offload == "all" else _gradients(model, tune, count * each, weights.total * stage)
+    gradients = 0.0 if tune.offload == "all" else _gradients(model, tune, count * each)
     on_host, all_on_host = tune.offload != "none", tune.offload == "all"
     return States(
         weights=0 if all_on_host else (weights.blocks + weights.kept) * stage / by[SHARDS_WEIGHTS],
@@ -158,18 +158,15 @@ def _stage_share(model: ModelFacts, counted: Parameters, stages: int) -> float:
     return min(1, (blocks + max(counted.embedding, counted.head)) / counted.total)
 
 
-def _gradients(model: ModelFacts, tune: FineTune, trained_bytes: float, weights: float) -> float:
+def _gradients(model: ModelFacts, tune: FineTune, trained_bytes: float) -> float:
     if tune.gradient_release:
         return trained_bytes / (model.layers or 1)
-    if tune.sharding.strategy == "fsdp1" and tune.method != "full":
-        return weights  # FlatParameter: a block's frozen weights get gradients with its trained ones
     return trained_bytes * (2 if tune.sharding.strategy == "ddp" else 1)  # and the buckets that DDP reduces
 
 
 def _first_share(model: ModelFacts, tune: FineTune, counted: Parameters) -> float:
     """Of all gradients, the head's and one layer's."""
-    with_head = tune.method == "full" or tune.sharding.strategy == "fsdp1"
-    head = (counted.head or counted.embedding) / counted.total if with_head else 0
+    head = (counted.head or counted.embedding) / counted.total if tune.method == "full" else 0
     return min(1, head + 1 / (model.layers or 1))
 
 
@@ -184,6 +181,8 @@ def _gathered(model: ModelFacts, tune: FineTune, weights: WeightBytes, counted: 
     blocks = (counted.total - ends) * compute if plain else weights.blocks + weights.constants
     units = (2 * blocks / layers + max(counted.embedding, counted.head) * compute) / sharding.tensor
     whole = (counted.total * compute if plain else weights.total) * stage
+    if sharding.strategy == "fsdp1" and tune.method != "full":
+        return whole  # a flat parameter with frozen parts is not scattered again before the backward pass is over
     return min(units, whole * (1 if streamed else 1 - 1 / sharding.replicas))
 
 
