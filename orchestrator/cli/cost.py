@@ -1,4 +1,4 @@
-"""Commands about money: cost compare, cost claims, cost assumptions."""
+"""Commands about money: cost RECIPE, cost compare, cost claims, cost assumptions."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,18 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.app import app, home
+from orchestrator.cli.topic import OrRecipe
 
-cost = typer.Typer(help="What it costs, and whether it is worth it.", no_args_is_help=True)
+cost = typer.Typer(
+    cls=OrRecipe,
+    help="What a run costs by provider and term (`orch cost RECIPE`), and whether self-hosting is worth it.",
+    no_args_is_help=True,
+)
 app.add_typer(cost, name="cost")
 
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, as of `orch plan`.")]
+ClusterFile = Annotated[Path | None, typer.Option("-c", "--cluster", help="Cluster file; default: this machine.")]
 OptionalRecipe = Annotated[
     Path | None, typer.Argument(metavar="[RECIPE]", help="Its model, GPUs and target are what is self-hosted.")
 ]
@@ -113,6 +121,14 @@ def compare(
         print(found.model_dump_json(indent=2))
     elif csv != "-":
         cost_show.comparison(found, plot=plot)
+
+
+@cost.command()
+def run(recipe: Recipe, overrides: Overrides = None, cluster: ClusterFile = None, as_json: AsJson = False) -> None:
+    """Show what a run of a recipe costs at each provider, on demand, on spot and reserved; `run` may be left out."""
+    from orchestrator.cli import cost_run
+
+    cost_run.show(recipe, overrides or [], cluster, home(), as_json=as_json)
 
 
 @cost.command()

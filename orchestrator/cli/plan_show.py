@@ -59,6 +59,14 @@ def forecast(out: Console, plan: Plan) -> None:
         out.print(f"[yellow]warning[/]: {escape(warning)}")
 
 
+def told(plan: Plan) -> dict[str, str]:
+    """Obstacles that a section has in full -> in a few words."""
+    found = plan.forecast
+    license = found.license.obstacle if found and found.license else None
+    budget = found.budget.judgement.obstacles if found and found.budget else []
+    return {**({license: "a licence forbids it"} if license else {}), **dict.fromkeys(budget, "it is over the budget")}
+
+
 def explain(out: Console, plan: Plan, topic: str) -> None:
     """The sums behind one section, line by line: `memory`, `time` or `cost`."""
     found = plan.forecast
@@ -99,7 +107,7 @@ def _memory(found: Forecast) -> RenderableType:
     lines = [f"{fits}training needs {_gib(memory)} GiB{has}"]
     if isinstance(train.resume, Estimate) and train.resume.value > memory.value * 1.01:
         lines[0] += f"; resuming {train.resume.value / GIB:.1f}"
-    parts = sorted(memory.terms, key=lambda term: -term.amount)
+    parts = sorted((term for term in memory.terms if term.amount >= GIB / 20), key=lambda term: -term.amount)
     lines.append("[dim]" + ", ".join(f"{part.name} {part.amount / GIB:.1f}" for part in parts) + "[/]")
     return Group(*(Text.from_markup(line) for line in lines))
 

@@ -53,8 +53,11 @@ def plan(found: Plan) -> None:
     for gate in found.gates:
         out.print(f"gate   {gate.on}  {gates.limits(gate)}")
     plan_show.forecast(out, found)
-    for obstacle in found.obstacles:
+    told = plan_show.told(found)
+    for obstacle in (obstacle for obstacle in found.obstacles if obstacle not in told):
         out.print(f"[red]cannot run here[/]: {escape(obstacle)}")
+    for why in dict.fromkeys(told[obstacle] for obstacle in found.obstacles if obstacle in told):
+        out.print(f"[red]must not run[/]: {why}")
     if found.obstacles and found.advice:
         out.print(f"  next: {escape(found.advice)}")
 

@@ -1,8 +1,10 @@
-"""`--explain` with or without a word after it: neither click nor typer reads `--explain` beside other arguments."""
+"""Two shapes of a command line that typer does not read: `--explain` with or without a word after it, and a group of
+commands that takes a recipe in a command's place.
+"""
 
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 ORIGINS = "origins"
 TOPICS = (ORIGINS, "memory", "time", "cost")
@@ -14,6 +16,14 @@ class WithTopic(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As usual, after `--explain memory` has become `--explain=memory`."""
         return super().parse_args(ctx, joined(args))
+
+
+class OrRecipe(TyperGroup):
+    """A group for which `cost recipe.yaml` means `cost run recipe.yaml`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As usual, for the command `run` where a file is named first."""
+        return super().resolve_command(ctx, ["run", *args] if args[0].endswith((".yaml", ".yml")) else args)
 
 
 def joined(args: list[str]) -> list[str]:

@@ -6,13 +6,17 @@ from typing import Any, NamedTuple
 
 from orchestrator import engines, plugins
 from orchestrator.bench import sweep
+from orchestrator.catalog.gpus import Gpu
+from orchestrator.catalog.models import ModelFacts
 from orchestrator.config import Model
 from orchestrator.errors import InputError
 from orchestrator.loadgen.workload.spec import Workload
 from orchestrator.planner.estimate import Estimate, Term, Unknown
 from orchestrator.planner.finetune import FineTune
+from orchestrator.planner.forecast import GIB
 from orchestrator.planner.layouts import Request
 from orchestrator.planner.plan import PlannedStage
+from orchestrator.planner.remedies import describe, smallest_change
 from orchestrator.planner.serving import Serving
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.recipe.stages import stage_configs
@@ -79,6 +83,36 @@ def fine_tune(train: Train, rows: Rows | Unknown) -> FineTune:
         loss="full" if extra.get("loss_type") == "dft" else "fused",
         optimizer=str(extra.get("optim", "adamw_torch_fused")),
     )
+
+
+def remedy(model: ModelFacts, tune: FineTune, gpu: Gpu) -> str | None:
+    """The smallest change that makes a fine-tune fit, as it is typed after the recipe; None: nothing does."""
+    found = smallest_change(model, tune, gpu)
+    typed = [(_typed(tune, one.tune), one) for one in found]
+    for words, one in typed:
+        if words:
+            return f"{words}: needs {one.needed / GIB:.1f} GiB"
+    return f"{describe(found)[0]} (not available yet)" if found else None
+
+
+def _typed(before: FineTune, after: FineTune) -> str | None:
+    """The changes as overrides of the recipe; None where one of them cannot be made there."""
+    changed = [name for name in FineTune.model_fields if getattr(before, name) != getattr(after, name)]
+    if not set(changed) <= {*_KEYS, "weights_dtype"}:
+        return None
+    values = {name: "true" if name == "checkpointing" else getattr(after, name) for name in changed}
+    return " ".join(f"train.{_KEYS[name]}={value}" for name, value in values.items() if name in _KEYS)
+
+
+_KEYS = {
+    "method": "adapter",
+    "micro_batch_size": "micro_batch_size",
+    "gradient_accumulation_steps": "gradient_accumulation_steps",
+    "sequence_len": "sequence_len",
+    "optimizer": "extra.optim",
+    "checkpointing": "extra.gradient_checkpointing",
+}
+"""Fields of a FineTune -> keys of the `train` section; `weights_dtype` follows from the adapter."""
 
 
 def train_tokens(train: Train, rows: Rows | Unknown) -> Estimate | Unknown:

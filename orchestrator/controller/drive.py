@@ -31,7 +31,7 @@ def drive(home: str, run: str, on_ray: Executor | None = None, clock: Clock = ti
 
     `on_ray` executes one stage; `clock` is what the budget is judged by.
     """
-    store = Store(Path(home))
+    store = Store(Path(home), clock=clock)
     state = store.run(run).state
     if state in ENDED:  # cancelled before we began, or we were restarted after our last step
         return

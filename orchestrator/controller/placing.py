@@ -97,15 +97,11 @@ def _laid_out(
     found: list[Layout] = []
     if recipe.train:
         tune, tokens = asked.fine_tune(recipe.train, rows), asked.train_tokens(recipe.train, rows)
-        found += layouts.training(base, tune, tokens, choices, _remedy)
+        found += layouts.training(base, tune, tokens, choices, asked.remedy)
     for export in exports:
         if isinstance(export.serving, Serving):
             found += layouts.serving(export.name, base, export.serving, choices, request)
     return found
-
-
-def _remedy(model: ModelFacts, tune: object, gpu: Gpu) -> str | None:
-    return None
 
 
 def _reasons(slot: Slot, found: Sequence[Layout]) -> list[str]:

@@ -68,7 +68,7 @@ def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path, *, acce
         forecast=found,
         obstacles=[*obstacles, *_refusals(found)],
         refused=known.placement.refused or bool(_refusals(found)),
-        advice=_advice(found) or known.placement.advice,
+        advice="; ".join(dict.fromkeys(part for part in (known.placement.advice, *_advice(found)) if part)) or None,
     )
 
 
@@ -103,17 +103,14 @@ def _refusals(found: Forecast | None) -> list[str]:
     return [*license, *(found.budget.judgement.obstacles if found.budget else [])]
 
 
-def _advice(found: Forecast | None) -> str | None:
-    if found is None:
-        return None
-    if found.license and found.license.obstacle:
-        return (
-            "another model or use; or, if you take the responsibility, the same command with"
-            ' --accept-license-risk "why"'
-        )
-    if found.budget and found.budget.judgement.obstacles:
-        return "a cheaper layout, fewer epochs, or a larger budget, such as budget.max_cost_usd=100"
-    return None
+def _advice(found: Forecast | None) -> list[str]:
+    """What to change about a licence that forbids it, and about a budget."""
+    advice = []
+    if found and found.license and found.license.obstacle:
+        advice.append('another model or use, or, at your own risk, --accept-license-risk "why"')
+    if found and found.budget and found.budget.judgement.obstacles:
+        advice.append("a cheaper layout, fewer epochs, or a larger budget, such as budget.max_cost_usd=100")
+    return advice
 
 
 def _placed(name: str, cluster: Cluster, accelerator: str | None, count: int) -> dict[str, Any]:
@@ -153,7 +150,8 @@ def _stage(
     module = plugins.load(stages, name)
     wanted: Resources = module.estimate(config)
     if getattr(module, "ON_ACCELERATOR", False):
-        wanted = wanted.model_copy(update={"num_gpus": num_gpus})
+        # each worker is one process on one device; with more of them in sight, transformers would split every batch
+        wanted = wanted.model_copy(update={"num_gpus": min(num_gpus, 1)})
     reads = {stage.name: stage.digest for stage in before if stage.name in NEEDS[name]}
     identity = {
         "stage": name,
