@@ -150,7 +150,7 @@ def serving(table: list[Row], *, left_out: bool) -> Result:
     """Throughput alone; planner_serving.py prints the latencies too."""
     cases = [(row, planner_serving.case(row)) for row in table]
     known = [found for _, found in cases if not isinstance(found, Unknown)]
-    by = dict(planner_serving._left_out(known)) if left_out else {}
+    by = dict(planner_serving.without_each_source(known)) if left_out else {}
     judged, refused = [], []
     for row, found in cases:
         if isinstance(found, Unknown):

@@ -26,7 +26,7 @@ from orchestrator.errors import OrchError
 from orchestrator.planner.engine_traits import traits
 from orchestrator.planner.estimate import Unknown
 from orchestrator.planner.formats import weight_format
-from orchestrator.planner.serving import Serving
+from orchestrator.planner.serving import KV_BYTES, Serving
 from orchestrator.planner.serving_efficiency import FILE, Fitted, fitted
 from orchestrator.planner.serving_load import Lengths, Point, Target, arriving, burst, closed
 from orchestrator.planner.serving_speed import places, reached, target
@@ -204,9 +204,8 @@ def _case(row: Row, catalog: Catalog) -> Case | Unknown:
     concurrency = _number(row["concurrency"])
     serving = _serving(row, harness, concurrency, lengths)
     basis = target(model, serving, gpu, lengths, fitted())
-    if isinstance(
-        basis, Unknown
-    ):  # it ran: with smaller batches than the engine's default, and all the memory there is
+    if isinstance(basis, Unknown):
+        # it ran: with smaller batches than the engine's default, and all the memory there is
         serving = serving.model_copy(update=TIGHT | ({"max_num_seqs": round(concurrency)} if concurrency else {}))
         basis = target(model, serving, gpu, lengths, fitted())
     if isinstance(basis, Unknown):
@@ -217,18 +216,18 @@ def _case(row: Row, catalog: Catalog) -> Case | Unknown:
 
     count = harness.requests
     requests = count.get((lengths.prompt, lengths.answer)) if isinstance(count, dict) else count
-    rate = float(row["request_rate"]) if row["request_rate"] else None
+    rate = math.inf if row["request_rate"].startswith("inf") else _number(row["request_rate"])
     return Case(row, made, lengths, serving.data, requests, concurrency, rate)
 
 
 def _serving(row: Row, harness: Harness, concurrency: float | None, lengths: Lengths) -> Serving:
     engine = _engine(row["engine"])
-    degrees = {
-        name: int(number) for name, number in re.findall(r"(tp|pp|dep|dp|ep)[ =]?(\d+)", row["parallelism"].lower())
-    }
-    data = degrees.get("dep", degrees.get("dp", 1))
-    gpus = int(row["n_gpu"] or 1)
-    tensor = degrees.get("tp", max(1, gpus // data // degrees.get("pp", 1)))
+    found = re.findall(r"(tp|pp|dep|dp|ep)[ =]?(\d+)", row["parallelism"].lower())
+    degrees = {name: int(number) for name, number in found}
+    gpus, pipeline = round(_number(row["n_gpu"]) or 1), degrees.get("pp", 1)
+    copies = degrees.get("dep", degrees.get("dp"))
+    tensor = degrees.get("tp", max(1, gpus // (copies or 1) // pipeline))
+    data = copies or max(1, gpus // (tensor * pipeline))  # GPUs that nothing is said of hold further copies
     batch = traits(engine).batches[1][0]
     settings: dict[str, float] = dict(harness.settings)
     if concurrency is not None:  # who publishes a concurrency has given the engine that many places
@@ -237,9 +236,9 @@ def _serving(row: Row, harness: Harness, concurrency: float | None, lengths: Len
     return Serving(
         engine=engine,
         quantization=_format(row["dtype"]),
-        kv_dtype="bf16" if hopper_moe else row["kv_dtype"] or "auto",
+        kv_dtype="bf16" if hopper_moe else row["kv_dtype"] if row["kv_dtype"].lower() in KV_BYTES else "auto",
         tensor=tensor,
-        pipeline=degrees.get("pp", 1),
+        pipeline=pipeline,
         data=data,
         expert_parallel="dep" in degrees or "ep" in degrees,
         max_model_len=lengths.prompt + lengths.answer if traits(engine).up_front else None,
@@ -322,14 +321,15 @@ def fit(table: list[Row]) -> Fitted:
     cases = [found for row in table if not isinstance(found := case(row), Unknown)]
     values = _fit(cases)
     left: dict[str, list[float]] = {"throughput": [], "ttft": [], "tpot": []}
-    for source, values_without in _left_out(cases):
+    for source, values_without in without_each_source(cases):
         for name, found in errors((one for one in cases if one.row["source"] == source), values_without).items():
             left[name] += found
     spread = {name: round(_quantile([abs(one) for one in found], 0.9), 3) for name, found in left.items() if found}
     return values.model_copy(update={"spread": fitted().spread | spread if FILE.exists() else spread})
 
 
-def _left_out(cases: list[Case]) -> list[tuple[str, Fitted]]:
+def without_each_source(cases: list[Case]) -> list[tuple[str, Fitted]]:
+    """Source -> the constants fitted on the rows of all others."""
     sources = sorted({one.row["source"] for one in cases})
     return [(source, _fit([one for one in cases if one.row["source"] != source])) for source in sources]
 
@@ -400,7 +400,7 @@ def report(table: list[Row], *, left_out: bool) -> list[str]:
     """Per source: rows, median and 90th percentile of |error|, median signed error."""
     judged = [(row, case(row)) for row in table]
     cases = [found for _, found in judged if isinstance(found, Case)]
-    by = dict(_left_out(cases)) if left_out else {one.row["source"]: fitted() for one in cases}
+    by = dict(without_each_source(cases)) if left_out else {one.row["source"]: fitted() for one in cases}
     lines, every = [], {"throughput": [], "ttft": [], "tpot": []}
     for source, constants in sorted(by.items()):
         found = errors((one for one in cases if one.row["source"] == source), constants)

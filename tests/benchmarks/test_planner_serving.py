@@ -74,12 +74,14 @@ def test_the_layout_is_read_from_the_parallelism():
     assert found.target(fitted()).shape.data == 2
 
 
-def test_gpus_without_a_layout_share_the_model():
+def test_gpus_without_a_layout_share_the_model_and_others_hold_copies():
     assert serving.case(ROW | {"parallelism": "", "n_gpu": "4"}).target(fitted()).shape.shards == 4
+    assert serving.case(ROW | {"parallelism": "tp2", "n_gpu": "4"}).copies == 2
 
 
 def test_a_rate_is_a_rate_and_max_is_as_many_as_fit():
     assert serving.case(ROW | {"request_rate": "4", "concurrency": ""}).rate == 4
+    assert serving.case(ROW | {"request_rate": "inf", "concurrency": ""}).rate == float("inf")
     assert serving.case(ROW | {"concurrency": "max"}).concurrency is None
 
 
