@@ -165,8 +165,8 @@ def _loaded(found: Case, share: float, constants: Constants) -> float:
     if isinstance(weights, Unknown) or isinstance(trained, Unknown):
         raise OrchError(f"the dimensions of {found.model.id} are not in the catalog")
     adapter = 0 if found.tune.method == "full" or "adapter" not in found.about else trained * 4
-    packed = found.tune.base_dtype not in DTYPE_BYTES
-    largest = largest_tensor(found.model) * 2 if packed else 0
+    from_16_bits = found.tune.base_dtype not in DTYPE_BYTES and not found.dynamic  # Unsloth's are quantized already
+    largest = largest_tensor(found.model) * 2 if from_16_bits else 0
     reserved = 1 if found.measure == "allocated" else 1 + constants.memory.fragmentation
     return weights.total + (adapter + largest) * reserved
 
