@@ -300,7 +300,7 @@ def _budget(found: Forecast) -> RenderableType:
     limits, judged = found.budget.budget, found.budget.judgement
     asked = [f"at most {value}" for value in (limits.max_cost_usd, limits.max_duration) if value is not None]
     lines: list[RenderableType] = [Text(" and ".join(asked) or "no limits")]
-    lines += [Text(line, style="yellow") for line in judged.warnings]
+    lines += [Text(line.split(" (unknown:")[0], style="yellow") for line in judged.warnings]
     lines += [Text(line, style="red") for line in judged.obstacles]
     return Group(*lines)
 

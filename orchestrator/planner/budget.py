@@ -89,8 +89,8 @@ def _usd(amount: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes == 0:
+    if seconds < 120:
         return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
     hours, rest = divmod(minutes, 60)
     return f"{hours} h {rest} min" if hours else f"{rest} min"

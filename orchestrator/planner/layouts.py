@@ -147,13 +147,13 @@ def _training(
         count=slot.count,
         parallelism=words,
         quantization=tune.base_dtype,
-        memory=memory,
+        memory=_bare(memory),
         visible=gpu.memory_visible if gpu else None,
         fits=fits,
         usd_per_hour=slot.usd_per_hour,
-        throughput=rate.model_copy(update={"terms": []}) if isinstance(rate, Estimate) else rate,
-        time=time,
-        cost=of_run(time, slot.count, slot.price),
+        throughput=_bare(rate),
+        time=_bare(time),
+        cost=_bare(of_run(time, slot.count, slot.price)),
         executable=tune.sharding.gpus == 1,
         available=slot.available,
         refused=refused,
@@ -188,12 +188,12 @@ def _serving(name: str, model: ModelFacts, target: Serving, slot: Slot, request:
         count=slot.count,
         parallelism="1 GPU" if slot.count == 1 else "layers" if placed.traits.splits_layers else "tensor",
         quantization=target.quantization,
-        memory=fit,
+        memory=fit.model_copy(update={"terms": []}) if isinstance(fit, ServingFit) else fit,
         visible=gpu.memory_visible if gpu else None,
         fits=fits,
         usd_per_hour=slot.usd_per_hour,
-        cost=million(speed, slot, request),
-        throughput=Unknown(reason=speed.reason) if isinstance(speed, Unknown) else speed.throughput,
+        cost=_bare(million(speed, slot, request)),
+        throughput=Unknown(reason=speed.reason) if isinstance(speed, Unknown) else _bare(speed.throughput),
         available=slot.available,
         refused=refused,
     )
@@ -213,6 +213,11 @@ def million(speed: ServingSpeed | Unknown, slot: Slot, request: Request) -> Esti
         return Unknown(reason="unknown: nothing is written at this load")
     low, high = answered / speed.throughput.high, answered / speed.throughput.low
     return found.output.model_copy(update={"low": found.output.low * low, "high": found.output.high * high})
+
+
+def _bare(found: Estimate | Unknown) -> Estimate | Unknown:
+    """Without its parts: hundreds of layouts are stored with each run, and only the chosen one's sums are looked at."""
+    return found.model_copy(update={"terms": []}) if isinstance(found, Estimate) else found
 
 
 def _fits(memory: Estimate | Unknown, visible: int) -> bool | None:

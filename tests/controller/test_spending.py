@@ -77,7 +77,7 @@ def test_a_watch_speaks_when_the_money_or_the_time_is_used_up() -> None:
     assert (dear.reason(), slow.reason()) == (None, None)
     clock.now += 2
     assert dear.reason() == "the run has cost $31.00; budget.max_cost_usd is $30.00"
-    assert slow.reason() == "the run has lasted 1 min; budget.max_duration is 30 s"
+    assert slow.reason() == "the run has lasted 31 s; budget.max_duration is 30 s"
     assert none.reason() is None
 
 
