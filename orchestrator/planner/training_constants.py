@@ -1,5 +1,6 @@
 """Constants of the training models. `benchmarks/planner.py --fit` refits the fitted ones on the calibration tables."""
 
+from orchestrator.catalog.models import ModelFacts
 from orchestrator.config import Model
 
 
@@ -20,6 +21,18 @@ class MemoryConstants(Model):
 
 MEMORY = MemoryConstants()
 """The shipped ones."""
+
+
+UNVERIFIED = 0.1
+"""The interval is wider by that on each side for dimensions that were not read in the model's own configuration."""
+UNMEASURED = 0.1
+"""And for experts, latent and linear attention: hardly a row of the calibration tables has them."""
+
+
+def doubt(model: ModelFacts, *others: bool) -> float:
+    """What both ends of an interval move away by; `others` are further facts, verified or not."""
+    unusual = model.experts is not None or any(one.kind in ("linear", "mla") for one in model.attention)
+    return 1 + UNVERIFIED * (1 - min([model.verified, *others])) + UNMEASURED * unusual
 
 
 class SpeedConstants(Model):

@@ -25,7 +25,7 @@ from orchestrator.planner.finetune import (
 )
 from orchestrator.planner.optimizers import optimizer
 from orchestrator.planner.quantization import DTYPE_BYTES, WeightBytes, weight_bytes
-from orchestrator.planner.training_constants import MEMORY, MemoryConstants
+from orchestrator.planner.training_constants import MEMORY, MemoryConstants, doubt
 
 Measure = Literal["device", "reserved", "allocated"]
 CUBLAS_WORKSPACE = {"sm_70": 8.125 * 2**20, "sm_75": 8.125 * 2**20, "sm_80": 8.125 * 2**20, "sm_89": 8.125 * 2**20}
@@ -77,10 +77,9 @@ def memory(
         found = [term for term in found if term.name != "fragmentation"]
     if measure == "device":
         found.append(Term(name="context", amount=constants.context_bytes, because="CUDA context, libraries and NCCL"))
-    value = sum(term.amount for term in found)
-    return Estimate(
-        unit="bytes", value=value, terms=found, low=_low(found, value, constants), high=value * constants.high
-    )
+    value, wider = sum(term.amount for term in found), doubt(model)
+    low = _low(found, value * constants.low / wider)
+    return Estimate(unit="bytes", value=value, terms=found, low=low, high=value * constants.high * wider)
 
 
 def trained_parameters(model: ModelFacts, tune: FineTune) -> int | Unknown:
@@ -112,10 +111,10 @@ def _at_least(weights: WeightBytes | Unknown, tune: FineTune) -> Unknown:
     return Unknown(reason=weights.reason, low=low)
 
 
-def _low(terms: list[Term], value: float, constants: MemoryConstants) -> float:
-    """Weights are certain: the interval never starts under what they and the optimizer's states take."""
+def _low(terms: list[Term], low: float) -> float:
+    """Weights are certain: the interval never starts under what they and the adapters take."""
     certain = sum(term.amount for term in terms if term.name in ("weights", "quantization constants", "adapters"))
-    return max(value * constants.low, certain)
+    return max(low, certain)
 
 
 def _states(model: ModelFacts, tune: FineTune, weights: WeightBytes, counted: Parameters) -> States:

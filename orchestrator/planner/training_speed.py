@@ -17,7 +17,7 @@ from orchestrator.planner.estimate import Estimate, Term, Unknown
 from orchestrator.planner.finetune import SHARDS_OPTIMIZER, SHARDS_WEIGHTS, FineTune, Sharding, check, targets
 from orchestrator.planner.optimizers import optimizer
 from orchestrator.planner.quantization import DTYPE_BYTES, bits
-from orchestrator.planner.training_constants import SPEED, SpeedConstants
+from orchestrator.planner.training_constants import SPEED, SpeedConstants, doubt
 from orchestrator.planner.training_memory import trained_parameters
 
 NODE_GPUS = 8
@@ -60,8 +60,9 @@ def speed(model: ModelFacts, tune: FineTune, gpu: Gpu, *, constants: SpeedConsta
     terms = seconds(model, tune, gpu, counted, peak, quantized or peak, constants)
     total = sum(term.amount for term in terms)
     rows = tune.micro_batch_size * row_tokens(tune)
-    value = rows * tune.sharding.data / total
-    return Estimate(unit="tokens/s", value=value, low=value * constants.low, high=value * constants.high, terms=terms)
+    value, wider = rows * tune.sharding.data / total, doubt(model, gpu.verified)
+    low, high = value * constants.low / wider, value * constants.high * wider
+    return Estimate(unit="tokens/s", value=value, low=low, high=high, terms=terms)
 
 
 def wall_time(

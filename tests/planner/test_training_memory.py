@@ -260,3 +260,14 @@ def test_stronger_checkpointing_never_needs_more(model: ModelFacts, tune: FineTu
         for how in ("none", "selective", "full")
     ]
     assert kept == sorted(kept, reverse=True)
+
+
+def test_the_interval_is_wider_for_what_was_not_verified_or_hardly_measured() -> None:
+    def width(model: ModelFacts) -> float:
+        found = memory(model, FineTune(sequence_len=8192, loss="full"))
+        assert isinstance(found, Estimate)
+        return found.high / found.value
+
+    verified = LLAMA.model_copy(update={"verified": True})
+    experts = Experts(routed=8, active=2, intermediate_size=4096, layers=32)
+    assert width(verified) < width(LLAMA) < width(LLAMA.model_copy(update={"experts": experts}))
