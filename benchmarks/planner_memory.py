@@ -21,7 +21,8 @@ from orchestrator.planner.estimate import Unknown
 from orchestrator.planner.finetune import FineTune, Sharding
 from orchestrator.planner.quantization import DTYPE_BYTES, weight_bytes
 from orchestrator.planner.training_constants import MEMORY, MemoryConstants
-from orchestrator.planner.training_memory import Measure, largest_tensor, memory, trained_parameters
+from orchestrator.planner.training_memory import Measure, largest_tensor, memory
+from orchestrator.planner.training_states import trained_parameters
 
 GIB = 2**30
 TABLE = "memory_train.csv"

@@ -8,50 +8,29 @@ What is predicted by default is what nvidia-smi shows: PyTorch's reserved memory
 `Gpu.memory_visible`. `measure` asks for PyTorch's own max_memory_reserved or max_memory_allocated.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.models import ModelFacts
-from orchestrator.catalog.parameters import Parameters, linear_layers, parameters
+from orchestrator.catalog.parameters import linear_layers, parameters
 from orchestrator.planner.activations import activations
 from orchestrator.planner.estimate import Estimate, Term, Unknown
 from orchestrator.planner.finetune import (
     SHARDS_GRADIENTS,
-    SHARDS_OPTIMIZER,
     SHARDS_WEIGHTS,
     FineTune,
     check,
-    targets,
 )
 from orchestrator.planner.optimizers import optimizer
 from orchestrator.planner.quantization import DTYPE_BYTES, WeightBytes, weight_bytes
 from orchestrator.planner.training_constants import MEMORY, MemoryConstants, doubt
+from orchestrator.planner.training_states import States, held
 
 Measure = Literal["device", "reserved", "allocated"]
 CUBLAS_WORKSPACE = {"sm_70": 8.125 * 2**20, "sm_75": 8.125 * 2**20, "sm_80": 8.125 * 2**20, "sm_89": 8.125 * 2**20}
 """Of one handle, as PyTorch asks for it: 4096 KiB twice and 16 KiB eight times; from Hopper on 32 MiB."""
 DORA_NORM_BYTES = 8
 """A weight beside its adapter's product, both in fp32, while DoRA takes the norm of their sum."""
-
-
-class States(NamedTuple):
-    """Bytes on the fullest GPU that last for the whole run, and buffers of the sharding."""
-
-    weights: float
-    constants: float
-    adapters: float
-    gradients: float
-    unit_gradients: float
-    """Of the head and one layer, before they are scattered."""
-    optimizer: float
-    buffers: float
-    """Layers that are gathered whole for their turn."""
-    step: float
-    """While the optimizer steps."""
-    loaded: float
-    """What resuming reads beside the states."""
-    trained: float
-    """Trained parameters of the whole model."""
 
 
 def memory(
@@ -72,7 +51,7 @@ def memory(
     weights, counted = weight_bytes(model, tune.base_dtype, share_in_16_bits=share_in_16_bits), parameters(model)
     if isinstance(weights, Unknown) or isinstance(counted, Unknown):
         return _at_least(weights, tune)
-    found = _terms(model, tune, gpu, _states(model, tune, weights, counted), resume, constants)
+    found = _terms(model, tune, gpu, held(model, tune, weights, counted), resume, constants)
     if measure == "allocated":
         found = [term for term in found if term.name != "fragmentation"]
     if measure == "device":
@@ -80,21 +59,6 @@ def memory(
     value, wider = sum(term.amount for term in found), doubt(model)
     low = _low(found, value * constants.low / wider)
     return Estimate(unit="bytes", value=value, terms=found, low=low, high=value * constants.high * wider)
-
-
-def trained_parameters(model: ModelFacts, tune: FineTune) -> int | Unknown:
-    """How many numbers the optimizer changes."""
-    if tune.trainable_parameters is not None:
-        return tune.trainable_parameters
-    counted = parameters(model)
-    if isinstance(counted, Unknown):
-        return counted
-    if tune.method == "full":
-        return counted.total
-    found = sum(matrix.count * tune.lora_r * (matrix.inputs + matrix.outputs) for matrix in targets(model, tune))
-    if tune.method == "dora":
-        found += sum(matrix.count * matrix.outputs for matrix in targets(model, tune))
-    return found + (counted.embedding + counted.head if tune.train_embeddings else 0)
 
 
 def largest_tensor(model: ModelFacts) -> int:
@@ -115,83 +79,6 @@ def _low(terms: list[Term], low: float) -> float:
     """Weights are certain: the interval never starts under what they and the adapters take."""
     certain = sum(term.amount for term in terms if term.name in ("weights", "quantization constants", "adapters"))
     return max(low, certain)
-
-
-def _states(model: ModelFacts, tune: FineTune, weights: WeightBytes, counted: Parameters) -> States:
-    sharding = tune.sharding
-    stage = _stage_share(model, counted, sharding.pipeline) / sharding.tensor
-    by: dict[tuple[str, ...], int] = {kind: sharding.replicas if sharding.strategy in kind else 1 for kind in _KINDS}
-    trained = trained_parameters(model, tune)
-    assert isinstance(trained, int)
-    each, adapter = DTYPE_BYTES[tune.trained_dtype], tune.method != "full"
-    share = stage if not adapter else 1 / (sharding.tensor * sharding.pipeline)
-    kind, count = optimizer(tune.optimizer), trained * share
-    states = 0.0 if kind.paged else kind.states * count * (kind.state_bytes or (4 if tune.master_weights else each))
-    states += 4 * count if tune.master_weights else 0
-    gradients = 0.0 if tune.offload == "all" else _gradients(model, tune, count * each)
-    on_host, all_on_host = tune.offload != "none", tune.offload == "all"
-    return States(
-        weights=0 if all_on_host else (weights.blocks + weights.kept) * stage / by[SHARDS_WEIGHTS],
-        constants=0 if all_on_host else weights.constants * stage / by[SHARDS_WEIGHTS],
-        adapters=count * each / by[SHARDS_WEIGHTS] if adapter else 0,
-        gradients=gradients / by[SHARDS_GRADIENTS],
-        unit_gradients=gradients * _first_share(model, tune, counted),
-        optimizer=0 if on_host else states / by[SHARDS_OPTIMIZER],
-        buffers=_gathered(model, tune, weights, counted, stage),
-        step=0 if on_host else kind.step_copies * count * each / by[SHARDS_OPTIMIZER],
-        loaded=_loaded(tune, count * each, states, by),
-        trained=trained,
-    )
-
-
-_KINDS = (SHARDS_WEIGHTS, SHARDS_GRADIENTS, SHARDS_OPTIMIZER)
-
-
-def _stage_share(model: ModelFacts, counted: Parameters, stages: int) -> float:
-    """Share of the weights that the fullest pipeline stage holds: the first has the embedding, the last the head."""
-    if stages == 1:
-        return 1
-    layers = model.layers or 1
-    ends = counted.embedding + counted.head
-    blocks = (counted.total - ends) * -(-layers // stages) / layers
-    return min(1, (blocks + max(counted.embedding, counted.head)) / counted.total)
-
-
-def _gradients(model: ModelFacts, tune: FineTune, trained_bytes: float) -> float:
-    if tune.gradient_release:
-        return trained_bytes / (model.layers or 1)
-    return trained_bytes * (2 if tune.sharding.strategy == "ddp" else 1)  # and the buckets that DDP reduces
-
-
-def _first_share(model: ModelFacts, tune: FineTune, counted: Parameters) -> float:
-    """Of all gradients, the head's and one layer's."""
-    head = (counted.head or counted.embedding) / counted.total if tune.method == "full" else 0
-    return min(1, head + 1 / (model.layers or 1))
-
-
-def _gathered(model: ModelFacts, tune: FineTune, weights: WeightBytes, counted: Parameters, stage: float) -> float:
-    """Two blocks (one prefetched) and the larger end in the compute type, or packed as they are."""
-    sharding, layers = tune.sharding, model.layers or 1
-    streamed = tune.offload == "all"
-    if not streamed and (sharding.strategy not in SHARDS_WEIGHTS or sharding.replicas == 1):
-        return 0
-    compute = DTYPE_BYTES[tune.compute_dtype]
-    plain, ends = tune.base_dtype in DTYPE_BYTES, counted.embedding + counted.head
-    blocks = (counted.total - ends) * compute if plain else weights.blocks + weights.constants
-    units = (2 * blocks / layers + max(counted.embedding, counted.head) * compute) / sharding.tensor
-    whole = (counted.total * compute if plain else weights.total) * stage
-    if sharding.strategy == "fsdp1" and tune.method != "full":
-        return whole  # a flat parameter with frozen parts is not scattered again before the backward pass is over
-    return min(units, whole * (1 if streamed else 1 - 1 / sharding.replicas))
-
-
-def _loaded(tune: FineTune, trained: float, states: float, by: dict[tuple[str, ...], int]) -> float:
-    """A copy of the optimizer's states and of the trained weights, until they are taken over tensor by tensor."""
-    if tune.offload != "none":
-        return 0
-    if tune.checkpoint == "full":
-        return states + trained
-    return states / by[SHARDS_OPTIMIZER] + trained / by[SHARDS_WEIGHTS]
 
 
 def _terms(
@@ -262,12 +149,12 @@ def _moments(
     step = Term(name="workspace", amount=workspace + states.step, because=f"temporary copies of {tune.optimizer}")
     before, one, all_ = _gradient_terms(model, tune, states)
     cast = _cast_weights(states, tune)
-    held = _optimizer_term(tune, states)
+    kept_states = _optimizer_term(tune, states)
     return [
-        [held, before, stored, logits, loss_work, *cast],
-        [held, one, recomputed, rest, results, *cast],
-        [held, all_, last, rest, results],
-        [held, all_, step],
+        [kept_states, before, stored, logits, loss_work, *cast],
+        [kept_states, one, recomputed, rest, results, *cast],
+        [kept_states, all_, last, rest, results],
+        [kept_states, all_, step],
     ]
 
 

@@ -11,7 +11,8 @@ from orchestrator.errors import InputError
 from orchestrator.planner.activations import activations
 from orchestrator.planner.estimate import Estimate, Unknown
 from orchestrator.planner.finetune import FineTune, Sharding
-from orchestrator.planner.training_memory import memory, trained_parameters
+from orchestrator.planner.training_memory import memory
+from orchestrator.planner.training_states import trained_parameters
 
 LLAMA = ModelFacts(
     id="meta-llama/Llama-2-7b-hf",
