@@ -17,7 +17,7 @@ from orchestrator.catalog.catalog import Catalog, load
 from orchestrator.catalog.models import ModelFacts
 from orchestrator.config import Model
 from orchestrator.errors import OrchError
-from orchestrator.planner.estimate import Unknown
+from orchestrator.planner.estimate import Estimate, Unknown
 from orchestrator.planner.finetune import FineTune, Sharding
 from orchestrator.planner.quantization import DTYPE_BYTES, weight_bytes
 from orchestrator.planner.training_constants import MEMORY, MemoryConstants
@@ -141,22 +141,28 @@ def _case(key: tuple[tuple[str, str], ...]) -> Case:
 
 def predict(row: Row, constants: Constants = SHIPPED) -> float:
     """Bytes. Raises OrchError for a row that names what the catalog does not know."""
+    return _estimate(row, constants).value
+
+
+def interval(row: Row, constants: Constants = SHIPPED) -> tuple[float, float]:
+    """About nine in ten measurements are between these bytes."""
+    found = _estimate(row, constants)
+    return found.low, found.high
+
+
+def _estimate(row: Row, constants: Constants) -> Estimate:
     found = _case(tuple(sorted((key, value or "") for key, value in row.items() if key)))
     share = constants.share_in_16_bits if found.dynamic else 0
     if found.loading:
-        return _loaded(found, share, constants)
+        value = _loaded(found, share, constants)
+        high = value * (constants.memory.states_high + constants.memory.fragmentation)
+        return Estimate(unit="bytes", value=value, low=value * constants.memory.states_low, high=high)
     estimate = memory(
         found.model, found.tune, measure=found.measure, share_in_16_bits=share, constants=constants.memory
     )
     if isinstance(estimate, Unknown):
         raise OrchError(estimate.reason)
-    return estimate.value
-
-
-def interval(row: Row, constants: Constants = SHIPPED) -> tuple[float, float]:
-    """About nine in ten measurements are between these bytes."""
-    value = predict(row, constants)
-    return value * constants.memory.low, value * constants.memory.high
+    return estimate
 
 
 def _loaded(found: Case, share: float, constants: Constants) -> float:

@@ -56,9 +56,8 @@ def memory(
         found = [term for term in found if term.name != "fragmentation"]
     if measure == "device":
         found.append(Term(name="context", amount=constants.context_bytes, because="CUDA context, libraries and NCCL"))
-    value, wider = sum(term.amount for term in found), doubt(model)
-    low = _low(found, value * constants.low / wider)
-    return Estimate(unit="bytes", value=value, terms=found, low=low, high=value * constants.high * wider)
+    value, (low, high) = sum(term.amount for term in found), _interval(found, doubt(model), constants)
+    return Estimate(unit="bytes", value=value, terms=found, low=low, high=high)
 
 
 def largest_tensor(model: ModelFacts) -> int:
@@ -75,10 +74,16 @@ def _at_least(weights: WeightBytes | Unknown, tune: FineTune) -> Unknown:
     return Unknown(reason=weights.reason, low=low)
 
 
-def _low(terms: list[Term], low: float) -> float:
-    """Weights are certain: the interval never starts under what they and the adapters take."""
-    certain = sum(term.amount for term in terms if term.name in ("weights", "quantization constants", "adapters"))
-    return max(low, certain)
+LASTING = ("weights", "quantization constants", "adapters", "optimizer")
+"""Terms that are nearly certain."""
+
+
+def _interval(terms: list[Term], wider: float, constants: MemoryConstants) -> tuple[float, float]:
+    """What lasts is known better than what comes and goes."""
+    lasting = sum(term.amount for term in terms if term.name in LASTING)
+    moving = sum(term.amount for term in terms) - lasting
+    low = lasting * constants.states_low + moving * constants.moving_low / wider
+    return low, lasting * (constants.states_high + wider - 1) + moving * constants.moving_high * wider
 
 
 def _terms(
