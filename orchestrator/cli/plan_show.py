@@ -102,6 +102,8 @@ def _memory(found: Forecast) -> RenderableType:
         return _unknown(train.memory)
     visible = next((one.visible for one in found.layouts if one.slot == on and one.purpose == "train"), None)
     memory = train.memory
+    if memory.source != "predicted":
+        return Text(f"training needs {_gib(memory)} GiB of main memory, {memory.source}")
     has = f" of {visible / GIB:.1f} visible on {on}" if visible else ""
     fits = "" if not visible else "[green]fits[/]: " if memory.value <= visible else "[red]does not fit[/]: "
     lines = [f"{fits}training needs {_gib(memory)} GiB{has}"]
@@ -130,9 +132,21 @@ def _time_and_cost(found: Forecast) -> RenderableType:
             table.add_row(
                 stage.stage, interval(stage.time, seconds), *costs, style="bold" if stage.stage == "total" else ""
             )
-    unknown = [part.reason for part in (found.time, found.cost) if isinstance(part, Unknown)]
-    notes = [Text(short(reason), style="yellow") for reason in (unknown if priced else unknown[:1])[:1]]
+    parts = (found.time, found.cost) if priced else (found.time,)
+    unknown = [part.reason for part in parts if isinstance(part, Unknown)]
+    notes = [Text(short(reason), style="yellow") for reason in unknown[:1]]
+    for source, names in _sources(found.stages).items():
+        notes.append(Text(f"{source}: {', '.join(names)}", style="dim"))
     return Group(_priced(found), *([table] if table.row_count else []), *notes)
+
+
+def _sources(stages: Sequence[StageForecast]) -> dict[str, list[str]]:
+    """Where times come from that the planner does not predict itself -> whose they are."""
+    found: dict[str, list[str]] = {}
+    for stage in stages:
+        if isinstance(stage.time, Estimate) and stage.time.source != "predicted":
+            found.setdefault(stage.time.source, []).append(stage.stage)
+    return found
 
 
 def _priced(found: Forecast) -> Text:

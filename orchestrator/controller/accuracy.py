@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.config import Model
+from orchestrator.controller.history import PREFIX
 from orchestrator.errors import InputError
 from orchestrator.planner.estimate import Estimate, Unknown
 from orchestrator.planner.forecast import Forecast, LoadForecast, Price, TargetForecast
@@ -95,6 +96,8 @@ def _peaks(row: StageRun) -> dict[str, Any]:
 
 def _like(predicted: Estimate | Unknown | None, peak: dict[str, Any]) -> tuple[Estimate | Unknown | None, float, str]:
     """What was predicted, as the measurement counts: torch does not see the driver's context."""
+    if "reserved" not in peak and isinstance(predicted, Estimate) and predicted.source.startswith(PREFIX):
+        return predicted, peak["rss"], "peak RSS of a CPU process"
     if "reserved" not in peak:
         return Unknown(reason="unknown: memory is not predicted for the CPU"), peak["rss"], "peak RSS of a CPU process"
     if isinstance(predicted, Estimate):

@@ -56,7 +56,7 @@ def _folder(source: Source, prepared: PlannedStage | None, store: Store, cwd: Pa
 
 def _read(folder: Path, source: Source, catalog: Catalog) -> ModelFacts:
     """The dimensions of the files, and the licence that the catalog knows by the recipe's name for them."""
-    found = config_json.from_folder(folder, source.path or folder.name)
+    found = config_json.from_folder(folder, source.path if source.path and not source.prepare else "base_model")
     known = catalog.find_model(source.path) if source.path and not source.prepare else None
     if known is None:
         return found

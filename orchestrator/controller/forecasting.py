@@ -6,6 +6,7 @@ from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.models import ModelFacts
 from orchestrator.controller import asked, measured
 from orchestrator.controller.asked import Ask, Target
+from orchestrator.controller.history import History
 from orchestrator.controller.placing import CLUSTER
 from orchestrator.controller.stage_forecasts import Known, Time, stage_time
 from orchestrator.errors import InputError
@@ -36,7 +37,9 @@ def forecast(known: Known, planned: Sequence[PlannedStage], accepted: Acceptance
     """Of the stages that will run."""
     price = _price(known)
     targets = [_target(known, planned, export) for export in known.exports]
-    stages = [_stage(known, stage, targets, price) for stage in planned if not stage.reused_from]
+    slot = known.placement.basis
+    past = History(known.store, known.recipe.name, known.cluster.name, slot.name if slot else None)
+    stages = [_stage(known, stage, targets, price, past) for stage in planned if not stage.reused_from]
     time = total([(stage.stage, stage.time) for stage in stages], "s")
     cost = total([(stage.stage, stage.cost) for stage in stages], "USD")
     limits = known.recipe.budget
@@ -95,10 +98,19 @@ def _price(known: Known) -> Price | Unknown | None:
 
 
 def _stage(
-    known: Known, stage: PlannedStage, targets: Sequence[TargetForecast], price: Price | Unknown | None
+    known: Known,
+    stage: PlannedStage,
+    targets: Sequence[TargetForecast],
+    price: Price | Unknown | None,
+    past: History,
 ) -> StageForecast:
     time = stage_time(stage.name, known, targets)
+    if isinstance(time, Unknown):
+        tokens = asked.train_tokens(known.recipe.train, known.rows) if known.recipe.train else None
+        time = past.time(stage.name, tokens) or time
     memory, resume = (_memory(known, resume=again) if stage.name == "train" else None for again in (False, True))
+    if isinstance(memory, Unknown):
+        memory = past.memory(stage.name) or memory
     return StageForecast(stage=stage.name, time=time, cost=_cost(time, price), memory=memory, resume=resume)
 
 

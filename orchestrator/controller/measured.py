@@ -4,14 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestrator import gpus
-from orchestrator.errors import InputError
 from orchestrator.planner.forecast import MeasuredLoad
 from orchestrator.planner.layouts import Slot
 from orchestrator.planner.plan import PlannedStage
 from orchestrator.store.store import Store
-
-SEARCHED = 50
-"""Benchmarks, the newest first."""
 
 
 def loads(
@@ -30,23 +26,15 @@ def loads(
     export = next((stage for stage in planned if stage.name == "export"), None)
     if export is None or not export.reused_from:
         return []
-    for result in store.benchmarks(SEARCHED):
-        if not result.get("run") or not _same_export(store, result["run"], export.digest):
-            continue
-        target = next((one for one in result["targets"] if one["name"] == name), None)
-        wanted = (engine, quantization, slot.kind if slot else None)
-        if target and (target.get("engine"), target.get("quantization"), _kind(target)) == wanted:
-            found = list(_loads(result, name, usd_per_hour))
-            if found:
-                return found
+    for run in store.runs_of_stage(export.digest):
+        for result in store.benchmarks(1, run=run):
+            target = next((one for one in result["targets"] if one["name"] == name), None)
+            wanted = (engine, quantization, slot.kind if slot else None)
+            if target and (target.get("engine"), target.get("quantization"), _kind(target)) == wanted:
+                found = list(_loads(result, name, usd_per_hour))
+                if found:
+                    return found
     return []
-
-
-def _same_export(store: Store, run: str, digest: str) -> bool:
-    try:
-        return any(row.stage == "export" and row.digest == digest for row in store.stage_runs(run))
-    except InputError:
-        return False
 
 
 def _kind(target: dict[str, Any]) -> str | None:

@@ -97,6 +97,17 @@ class Store:
             return found if all(Path(path).exists() for path in paths) else None
         return None
 
+    def runs_of_stage(self, digest: str, limit: int = 20) -> list[str]:
+        """Ids of the runs that have a stage with this digest, made or reused; the newest first."""
+        table = schema.stage_runs
+        query = (
+            select(table.c.run)
+            .join(schema.runs, schema.runs.c.id == table.c.run)
+            .where(table.c.digest == digest, table.c.state.in_(("succeeded", "reused")))
+            .order_by(schema.runs.c.created.desc())
+        )
+        return [row["run"] for row in self._db.rows(query.limit(limit))]
+
     def move_run(self, run: str, state: str, *, error: OrchError | None = None) -> None:
         """Change a run's state. Raises OrchError if the move is not legal."""
         now = self._db.clock()
