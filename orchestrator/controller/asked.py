@@ -18,6 +18,7 @@ from orchestrator.planner.layouts import Request
 from orchestrator.planner.plan import PlannedStage
 from orchestrator.planner.remedies import describe, smallest_change
 from orchestrator.planner.serving import Serving
+from orchestrator.planner.training_memory import memory
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.recipe.stages import stage_configs
 from orchestrator.stages.base import local_path
@@ -63,8 +64,22 @@ class Ask(NamedTuple):
     request: Request
 
 
-def fine_tune(train: Train, rows: Rows | Unknown) -> FineTune:
-    """As `workers/train.py` carries it out on an accelerator."""
+def fine_tune(recipe: Recipe, base: ModelFacts | Unknown, rows: Rows | Unknown) -> FineTune | Unknown | None:
+    """As `workers/train.py` carries it out on an accelerator; Unknown where the planner does not know a setting that
+    the libraries may well know: that is no reason to refuse it. None: nothing is trained."""
+    if recipe.train is None:
+        return None
+    tune = _fine_tune(recipe.train, rows)
+    if isinstance(base, Unknown):
+        return tune
+    try:
+        memory(base, tune)
+    except InputError as error:
+        return Unknown(reason=f"unknown: {error.message}")
+    return tune
+
+
+def _fine_tune(train: Train, rows: Rows | Unknown) -> FineTune:
     extra = train.extra
     known = rows if isinstance(rows, Rows) and not train.sample_packing else None
     return FineTune(

@@ -7,12 +7,14 @@ from orchestrator.catalog.models import ModelFacts
 from orchestrator.controller import asked, measured
 from orchestrator.controller.asked import Ask, Target
 from orchestrator.controller.history import History
+from orchestrator.controller.known import Known
 from orchestrator.controller.placing import CLUSTER
-from orchestrator.controller.stage_forecasts import Known, Time, stage_time
+from orchestrator.controller.stage_forecasts import Time, stage_time
 from orchestrator.errors import InputError
 from orchestrator.planner import budget, layouts, license
 from orchestrator.planner.cost import of_run
 from orchestrator.planner.estimate import Estimate, Unknown
+from orchestrator.planner.finetune import FineTune
 from orchestrator.planner.forecast import (
     Acceptance,
     BudgetForecast,
@@ -127,13 +129,16 @@ def _cost(time: Time, price: Price | Unknown | None) -> Time:
 
 
 def _memory(known: Known, *, resume: bool) -> Estimate | Unknown | None:
-    train, facts = known.recipe.train, known.base.facts
-    if train is None or isinstance(facts, Unknown):
-        return Unknown(reason=facts.reason) if isinstance(facts, Unknown) else None
+    facts, tune, gpu = known.base.facts, known.tune, known.gpu
+    for missing in (facts, tune):
+        if isinstance(missing, Unknown):
+            return missing
     if not known.recipe.resources.accelerators:
         return Unknown(reason="unknown: memory is predicted for accelerators, not for the CPU")
-    gpu = known.gpu
-    return memory(facts, asked.fine_tune(train, known.rows), None if isinstance(gpu, Unknown) else gpu, resume=resume)
+    assert isinstance(facts, ModelFacts), "what is unknown has been returned"
+    if not isinstance(tune, FineTune):
+        return None
+    return memory(facts, tune, None if isinstance(gpu, Unknown) else gpu, resume=resume)
 
 
 def _target(known: Known, planned: Sequence[PlannedStage], export: Target) -> TargetForecast:

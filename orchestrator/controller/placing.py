@@ -8,10 +8,11 @@ from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.models import ModelFacts
 from orchestrator.clusters.cluster import Cluster
 from orchestrator.controller import asked
-from orchestrator.controller.asked import Rows, Target
+from orchestrator.controller.asked import Target
 from orchestrator.errors import InputError, RecipeError
 from orchestrator.planner import layouts
-from orchestrator.planner.estimate import Unknown
+from orchestrator.planner.estimate import Estimate, Unknown
+from orchestrator.planner.finetune import FineTune
 from orchestrator.planner.forecast import Layout
 from orchestrator.planner.layouts import COUNTS, Slot
 from orchestrator.planner.prices import PriceRange, market
@@ -22,6 +23,10 @@ from orchestrator.validation import origin
 
 CLUSTER = "cluster"
 """Term of a price that the cluster's file has."""
+
+
+Training = tuple[FineTune | Unknown | None, Estimate | Unknown | None]
+"""The fine-tune and its tokens; None: nothing is trained."""
 
 
 class Placement(NamedTuple):
@@ -60,13 +65,13 @@ def place(
     choices: Sequence[Slot],
     cluster: Cluster,
     base: ModelFacts | Unknown,
-    rows: Rows | Unknown,
+    training: Training,
     exports: Sequence[Target],
     request: layouts.Request,
 ) -> Placement:
     """Lays out training and every target on each slot, and chooses."""
     prefer = recipe.resources.prefer
-    found = _laid_out(recipe, choices, base, rows, exports, request)
+    found = _laid_out(choices, base, training, exports, request)
     ranked = layouts.ranked(found, prefer)
     reasons = {slot.name: _reasons(slot, found) for slot in choices}
     available = [slot for slot in choices if slot.available]
@@ -85,18 +90,17 @@ def place(
 
 
 def _laid_out(
-    recipe: Recipe,
     choices: Sequence[Slot],
     base: ModelFacts | Unknown,
-    rows: Rows | Unknown,
+    training: Training,
     exports: Sequence[Target],
     request: layouts.Request,
 ) -> list[Layout]:
     if isinstance(base, Unknown):
         return []
     found: list[Layout] = []
-    if recipe.train:
-        tune, tokens = asked.fine_tune(recipe.train, rows), asked.train_tokens(recipe.train, rows)
+    tune, tokens = training
+    if isinstance(tune, FineTune) and tokens is not None:
         found += layouts.training(base, tune, tokens, choices, asked.remedy)
     for export in exports:
         if isinstance(export.serving, Serving):
@@ -119,7 +123,8 @@ def _reasons(slot: Slot, found: Sequence[Layout]) -> list[str]:
 
 def _in_order(good: list[Slot], ranked: Sequence[Layout], recipe: Recipe) -> list[Slot]:
     """By the best layout of training, or else of the target that is served."""
-    main = "train" if recipe.train else recipe.serve.target if recipe.serve else None
+    trained = any(layout.purpose == "train" for layout in ranked)
+    main = "train" if trained else recipe.serve.target if recipe.serve else None
     order = [layout.slot for layout in ranked if layout.executable and layout.purpose == (main or layout.purpose)]
     return sorted(good, key=lambda slot: order.index(slot.name) if slot.name in order else len(order))
 

@@ -2,22 +2,21 @@
 
 import importlib.metadata
 import inspect
+import itertools
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from orchestrator import engines, plugins, stages
-from orchestrator.catalog.catalog import Catalog, load
+from orchestrator.catalog.catalog import load
 from orchestrator.clusters.cluster import Cluster
 from orchestrator.config import Model
-from orchestrator.controller import asked, forecasting, placing
-from orchestrator.controller.base_model import Base, base_model
+from orchestrator.controller import forecasting
+from orchestrator.controller.known import known
 from orchestrator.controller.reuse import reusable
-from orchestrator.controller.stage_forecasts import Known
 from orchestrator.digests import digest_path, digest_value
 from orchestrator.errors import InputError
-from orchestrator.planner.estimate import Unknown
 from orchestrator.planner.forecast import Acceptance, Forecast
 from orchestrator.planner.plan import Gate, Plan, PlannedStage, Resources
 from orchestrator.recipe.load import Loaded
@@ -30,8 +29,8 @@ from orchestrator.store.store import Store
 _PACKAGE = Path(stages.__file__).parent.parent
 
 
-_SOURCES = ("prepare", "data")
-"""Stages whose results say more about the model and the rows than the recipe does."""
+_STARTS_ENGINES = ("deploy", "benchmark")
+"""Stages whose configuration, and so their digest and that of those after them, depends on the accelerator."""
 
 
 def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path, *, accepted: Acceptance | None = None) -> Plan:
@@ -43,19 +42,21 @@ def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path, *, acce
     recipe = loaded.recipe
     _check_paths(recipe, cwd)
     configs = stage_configs(recipe)
+    before = list(itertools.takewhile(lambda name: name not in _STARTS_ENGINES, configs))
     planned: list[PlannedStage] = []
-    for name in (name for name in configs if name in _SOURCES):
-        planned.append(_stage(name, configs[name], planned, recipe, cwd, 0, store))
+    for name in before:
+        planned.append(_stage(name, configs[name], planned, recipe, cwd))
     _note_reuse(planned, store)
-    known = _known(loaded, planned, cluster, load(store.home, cwd), store, cwd)
-    slot = known.placement.slot
+    found = known(loaded, planned, cluster, load(store.home, cwd), store, cwd)
+    slot = found.placement.slot
     accelerator, count = ((slot.pool or slot.kind), slot.count) if slot else (None, 0)
-    for name in (name for name in configs if name not in _SOURCES):
+    for name in list(configs)[len(before) :]:
         config = configs[name].model_copy(update=_placed(name, cluster, accelerator, count))
-        planned.append(_stage(name, config, planned, recipe, cwd, count, store))
-    _note_reuse(planned, store)
-    found = forecasting.forecast(known, planned, accepted) if recipe.base_model else None
-    obstacles = [*known.placement.obstacles, *_no_room(planned, cluster, accelerator, count)]
+        planned.append(_stage(name, config, planned, recipe, cwd))
+    _note_reuse(planned, store, start=len(before))
+    planned = [_with_accelerators(stage, count) for stage in planned]
+    predicted = forecasting.forecast(found, planned, accepted) if recipe.base_model else None
+    obstacles = [*found.placement.obstacles, *_no_room(planned, cluster, accelerator, count)]
     return Plan(
         recipe=recipe.name,
         path=str(loaded.path),
@@ -65,34 +66,11 @@ def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path, *, acce
         stages=planned,
         gates=[Gate(**gate.model_dump()) for gate in recipe.gates],
         service=recipe.serve.service if recipe.serve else None,
-        forecast=found,
-        obstacles=[*obstacles, *_refusals(found)],
-        refused=known.placement.refused or bool(_refusals(found)),
-        advice="; ".join(dict.fromkeys(part for part in (known.placement.advice, *_advice(found)) if part)) or None,
+        forecast=predicted,
+        obstacles=[*obstacles, *_refusals(predicted)],
+        refused=found.placement.refused or bool(_refusals(predicted)),
+        advice="; ".join(part for part in (found.placement.advice, *_advice(predicted)) if part) or None,
     )
-
-
-def _known(
-    loaded: Loaded, planned: list[PlannedStage], cluster: Cluster, catalog: Catalog, store: Store, cwd: Path
-) -> Known:
-    """What can be said about the model, the rows and the accelerators before anything runs."""
-    recipe = loaded.recipe
-    by_name = {stage.name: stage for stage in planned}
-    base = Base(Unknown(reason="unknown: the recipe has no base model"), "", False)
-    if recipe.base_model:
-        base = base_model(recipe.base_model, by_name.get("prepare"), catalog, store, cwd)
-    data = by_name.get("data")
-    rows = asked.rows(recipe.datasets, data, store, cwd)
-    held_out = asked.rows(recipe.test_datasets, data, store, cwd, "test")
-    exports = asked.targets(recipe)
-    prompt = None if isinstance(held_out, Unknown) else max(1, round(held_out.tokens.value / held_out.number))
-    asks = asked.asks(recipe, prompt)
-    choices = placing.slots(loaded, cluster, catalog)
-    busiest = max(asks, key=lambda ask: ask.concurrency or 0).request
-    most = max((ask.concurrency or 8 for ask in asks), default=8)
-    request = busiest.model_copy(update={"concurrency": most})
-    placement = placing.place(recipe, choices, cluster, base.facts, rows, exports, request)
-    return Known(recipe, base, rows, held_out, exports, asks, placement, cluster, catalog, store)
 
 
 def _refusals(found: Forecast | None) -> list[str]:
@@ -144,14 +122,9 @@ def _check_paths(recipe: Recipe, cwd: Path) -> None:
             prepare.check_exists(dataset, cwd, name)
 
 
-def _stage(
-    name: str, config: Model, before: list[PlannedStage], recipe: Recipe, cwd: Path, num_gpus: int, store: Store
-) -> PlannedStage:
+def _stage(name: str, config: Model, before: list[PlannedStage], recipe: Recipe, cwd: Path) -> PlannedStage:
     module = plugins.load(stages, name)
     wanted: Resources = module.estimate(config)
-    if getattr(module, "ON_ACCELERATOR", False):
-        # each worker is one process on one device; with more of them in sight, transformers would split every batch
-        wanted = wanted.model_copy(update={"num_gpus": min(num_gpus, 1)})
     reads = {stage.name: stage.digest for stage in before if stage.name in NEEDS[name]}
     identity = {
         "stage": name,
@@ -163,6 +136,14 @@ def _stage(
     }
     dumped = config.model_dump(mode="json")
     return PlannedStage(name=name, config=dumped, digest=digest_value(identity), resources=wanted)
+
+
+def _with_accelerators(stage: PlannedStage, count: int) -> PlannedStage:
+    """One for a stage whose worker computes on them: each worker is one process on one device, and with more of them in
+    sight transformers would split every batch."""
+    if not getattr(plugins.load(stages, stage.name), "ON_ACCELERATOR", False):
+        return stage
+    return stage.model_copy(update={"resources": stage.resources.model_copy(update={"num_gpus": min(count, 1)})})
 
 
 def _prepare_identity(recipe: Recipe, cwd: Path) -> dict[str, Any]:
@@ -208,8 +189,8 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _note_reuse(planned: list[PlannedStage], store: Store) -> None:
-    for index, stage in enumerate(planned):
+def _note_reuse(planned: list[PlannedStage], store: Store, start: int = 0) -> None:
+    for index, stage in list(enumerate(planned))[start:]:
         made = store.finished_stage(stage.digest)
         if made is None:
             continue

@@ -1,53 +1,24 @@
 """How long each stage will take: sizes and rates for what moves files, the planner's speeds for what computes."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from orchestrator.bench import sweep
-from orchestrator.catalog.catalog import Catalog
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.models import ModelFacts
 from orchestrator.catalog.parameters import parameters
-from orchestrator.clusters.cluster import Cluster
 from orchestrator.controller import asked
-from orchestrator.controller.asked import Ask, Rows, Target
-from orchestrator.controller.base_model import Base
-from orchestrator.controller.placing import Placement
+from orchestrator.controller.asked import Rows
+from orchestrator.controller.known import Known
 from orchestrator.planner import layouts, stage_times
 from orchestrator.planner.estimate import Estimate, Unknown
+from orchestrator.planner.finetune import FineTune
 from orchestrator.planner.forecast import TargetForecast
 from orchestrator.planner.serving import Serving
 from orchestrator.planner.serving_speed import speed
-from orchestrator.recipe.recipe import Recipe
-from orchestrator.store.store import Store
 
 Time = Estimate | Unknown
 CELL_S = 2.0
 """Between two cells of a benchmark: workloads are made, statistics computed."""
-
-
-class Known(NamedTuple):
-    """What a forecast is made from."""
-
-    recipe: Recipe
-    base: Base
-    rows: Rows | Unknown
-    """Of training."""
-    held_out: Rows | Unknown
-    exports: Sequence[Target]
-    asks: Sequence[Ask]
-    placement: Placement
-    cluster: Cluster
-    catalog: Catalog
-    store: Store
-
-    @property
-    def gpu(self) -> Gpu | Unknown:
-        """The accelerator that the forecast is for."""
-        slot = self.placement.basis
-        if slot is None:
-            return Unknown(reason="unknown: the catalog has no speed of a CPU")
-        return slot.gpu or Unknown(reason=f"unknown: the catalog has no {slot.kind}")
 
 
 def stage_time(stage: str, known: Known, targets: Sequence[TargetForecast]) -> Time:
@@ -77,15 +48,17 @@ def _data(known: Known, _: Sequence[TargetForecast]) -> Time:
 
 
 def _train(known: Known, _: Sequence[TargetForecast]) -> Time:
-    train, facts, gpu = known.recipe.train, known.base.facts, known.gpu
+    train, facts, gpu, tune = known.recipe.train, known.base.facts, known.gpu, known.tune
     assert train is not None, "a train stage has its section"
-    for missing in (facts, gpu):
+    for missing in (facts, tune, gpu):
         if isinstance(missing, Unknown):
             return missing
+    assert tune is not None, "a stage that will run has a fine-tune"
+    assert isinstance(tune, FineTune), "what is unknown has been returned"
     assert isinstance(facts, ModelFacts), "what is unknown has been returned"
     assert isinstance(gpu, Gpu), "and so has the accelerator"
     tokens = asked.train_tokens(train, known.rows)
-    return layouts.wall(facts, asked.fine_tune(train, known.rows), gpu, tokens)
+    return layouts.wall(facts, tune, gpu, tokens)
 
 
 def _evaluate(known: Known, _: Sequence[TargetForecast]) -> Time:
@@ -133,7 +106,9 @@ def _parity(known: Known, _: Sequence[TargetForecast]) -> Time:
     asked_ = known.recipe.parity.prompts * (1 + len(known.exports))
     return stage_times.added(
         stage_times.moved((1 + len(known.exports)) * size, stage_times.DISK, "the model and its exports are loaded"),
-        stage_times.moment(0.3 * asked_, 2.0 * asked_, 20.0 * asked_, f"{asked_} prompts, 2 s each"),
+        stage_times.moment(
+            0.05 * asked_, 0.5 * asked_, 10.0 * asked_, f"{asked_} prompts, half a second each (assumed)"
+        ),
     )
 
 
@@ -141,7 +116,7 @@ def _deploy(known: Known, _: Sequence[TargetForecast]) -> Time:
     size = _weights(known)
     if size is None:
         return Unknown(reason="unknown: the size of the base model")
-    return stage_times.moved(size, stage_times.DISK, "the engine loads the model")
+    return stage_times.moved(size, stage_times.DISK, "the engine loads the model", stage_times.ENGINE_START)
 
 
 def _benchmark(known: Known, targets: Sequence[TargetForecast]) -> Time:

@@ -13,7 +13,9 @@ CONVERSION = (0.1e9, 0.4e9, 1.5e9)
 TOKENIZER = (50e3, 300e3, 2e6)
 """Tokens/s of one core with a fast tokenizer, checking rows included."""
 START = (5.0, 20.0, 60.0)
-"""Seconds until a process with torch, or an engine, has started."""
+"""Seconds until a process with torch has started."""
+ENGINE_START = (1.0, 6.0, 90.0)
+"""Seconds until an engine answers, its weights aside: llama.cpp takes 1 to 3, an engine that compiles a minute."""
 Rates = tuple[float, float, float]
 
 

@@ -290,3 +290,25 @@ def test_several_accelerators_are_held_and_training_uses_one_of_them(folder: Pat
     later = [layout for layout in _forecast(found).layouts if not layout.executable]
     assert {layout.parallelism for layout in later} == {"ddp", "fsdp2", "tensor"}
     assert not any(layout.chosen for layout in later)
+
+
+def test_a_setting_that_only_the_libraries_know_is_unknown_and_does_not_keep_a_run_from_starting(folder: Path) -> None:
+    found = _plan(folder, _cluster("H100"), "train.extra={optim: some_new_optimizer}")
+    assert found.obstacles == []
+    train = _forecast(found).stage("train")
+    assert train is not None
+    assert isinstance(train.memory, Unknown)
+    assert "some_new_optimizer" in train.memory.reason
+
+
+def test_training_that_has_been_done_takes_no_layout_and_stands_in_no_way(folder: Path) -> None:
+    store = Store(folder / "home")
+    first = _plan(folder, _cluster("H100"))
+    run = runs.create(store, first)
+    store.move_run(run, "running")
+    store.move_stage(run, "train", "running")
+    store.move_stage(run, "train", "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": {}})
+    found = _plan(folder, _cluster("H100", "L4"))
+    assert found.stage("train") == first.stages[2].model_copy(update={"reused_from": run})
+    assert {layout.purpose for layout in _forecast(found).layouts} == {"gguf"}
+    assert _forecast(found).stage("train") is None
