@@ -30,8 +30,8 @@ from orchestrator.planner.serving_memory import ServingFit
 SHOWN_LAYOUTS = 8
 """Of those that are not refused; refused ones are as many at most. `--json` has all."""
 SHOWN_FINDINGS = 5
-ELSEWHERE, LATER = "*", "+"
-"""Marks of a layout that the cluster lacks, and of one that this version cannot carry out."""
+ELSEWHERE, LATER, OTHER = "*", "+", "~"
+"""Marks of a layout that the cluster lacks, that this version cannot carry out, of another number format."""
 Written = Callable[[Estimate | Unknown | None, Show], str]
 """`interval`, or `middle` where there is no room."""
 WIDE = 110
@@ -217,10 +217,13 @@ def _load(load: LoadForecast | MeasuredLoad) -> str:
 
 def _layouts(found: Sequence[Layout], written: Written) -> RenderableType:
     """The best of each purpose, and one line for each kind of accelerator that is refused."""
-    table = _table("<", "<for", "<accelerators", "<way", "GiB", "time or speed", "cost", "<")
+    table = _table("<", "<for", "<accelerators", "<way", "<weights", "GiB", "time or speed", "cost", "<")
     shown = [layout for purpose in _purposes(found) for layout in _best(found, purpose)]
     for layout in shown:
-        table.add_row(*_row(layout, written), style="" if layout.executable and layout.available else "dim")
+        table.add_row(
+            *_row(layout, written),
+            style="" if layout.executable and layout.available and not layout.alternative else "dim",
+        )
     good = [layout for layout in found if not layout.refused]
     notes: list[RenderableType] = []
     if len(good) > len(shown):
@@ -228,6 +231,7 @@ def _layouts(found: Sequence[Layout], written: Written) -> RenderableType:
     legend = [
         (">", "the plan takes it", any(layout.chosen for layout in shown)),
         (ELSEWHERE, "not in this cluster", any(not layout.available for layout in shown)),
+        (OTHER, "not what the recipe exports", any(layout.alternative for layout in shown)),
         (LATER, "more than one GPU is not available yet", any(not layout.executable for layout in shown)),
     ]
     if words := "  ".join(f"{mark} {meaning}" for mark, meaning, used in legend if used):
@@ -252,7 +256,7 @@ def _refused(found: Sequence[Layout]) -> list[RenderableType]:
     """The first of each purpose and kind, which is the one that came nearest to what can be carried out."""
     first: dict[tuple[str, str], Layout] = {}
     for layout in sorted(found, key=lambda layout: (not layout.executable, layout.count)):
-        if layout.refused:
+        if layout.refused and not layout.alternative:
             first.setdefault((layout.purpose, layout.accelerator), layout)
     lines: list[RenderableType] = []
     for layout in list(first.values())[:SHOWN_LAYOUTS]:
@@ -267,7 +271,7 @@ def _refused(found: Sequence[Layout]) -> list[RenderableType]:
 def _row(layout: Layout, written: Written) -> list[str]:
     memory = layout.memory
     needed = memory.value if isinstance(memory, Estimate) else memory.needed if isinstance(memory, ServingFit) else None
-    marks = ("" if layout.available else ELSEWHERE) + ("" if layout.executable else LATER)
+    marks = [(ELSEWHERE, not layout.available), (LATER, not layout.executable), (OTHER, layout.alternative)]
     speed = layout.time if isinstance(layout.time, Estimate) else layout.throughput
     shown = written(speed, seconds if layout.time is speed else per_second)
     return [
@@ -275,10 +279,11 @@ def _row(layout: Layout, written: Written) -> list[str]:
         layout.purpose,
         layout.slot,
         layout.parallelism,
+        layout.quantization,
         f"{needed / GIB:.1f}" if needed else "?",
         shown,
         _cost(layout, written),
-        marks,
+        "".join(mark for mark, holds in marks if holds),
     ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,7 +56,7 @@ def run(
     from orchestrator.cli import follow, show
     from orchestrator.controller import preflight, runs
 
-    loaded, plan, store = _planned(recipe, overrides, cluster, accept_license_risk)
+    loaded, plan, store = _planned(recipe, overrides, cluster, accept_license_risk, force or [])
     preflight.check(loaded.recipe, plan, store.home, Path.cwd())
     if runs.is_reusable(plan) and not force:
         show.reused(plan, store)
@@ -182,8 +183,10 @@ def down() -> None:
         print("stopped; `orch serve up SERVICE` serves again" if stopped else "nothing was running")
 
 
-def _planned(recipe: Path, overrides: list[str] | None, cluster: Path | None, why: str | None) -> Any:
-    """(loaded recipe, plan, store). `why`: the reason for taking a licence's risk."""
+def _planned(
+    recipe: Path, overrides: list[str] | None, cluster: Path | None, why: str | None, forced: Sequence[str] = ()
+) -> Any:
+    """(loaded recipe, plan, store). `why`: the reason for taking a licence's risk; `forced`: stages that run again."""
     from orchestrator.clusters.cluster import load_cluster
     from orchestrator.controller.planning import make_plan
     from orchestrator.planner.forecast import Acceptance
@@ -196,4 +199,5 @@ def _planned(recipe: Path, overrides: list[str] | None, cluster: Path | None, wh
     accepted = Acceptance(who=user(), reason=why.strip()) if why else None
     loaded = load_recipe(recipe, overrides or [], home())
     store = Store(home())
-    return loaded, make_plan(loaded, load_cluster(cluster), store, Path.cwd(), accepted=accepted), store
+    found = make_plan(loaded, load_cluster(cluster), store, Path.cwd(), accepted=accepted, forced=forced)
+    return loaded, found, store

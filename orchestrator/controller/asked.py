@@ -1,5 +1,6 @@
 """A recipe in the planner's words: its fine-tune, the tokens that it goes through, its serving targets and loads."""
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from orchestrator.loadgen.workload.spec import Workload
 from orchestrator.planner.estimate import Estimate, Term, Unknown
 from orchestrator.planner.finetune import FineTune
 from orchestrator.planner.forecast import GIB
+from orchestrator.planner.formats import weight_format
 from orchestrator.planner.layouts import Request
 from orchestrator.planner.plan import PlannedStage
 from orchestrator.planner.remedies import describe, smallest_change
@@ -30,6 +32,8 @@ BYTES_PER_TOKEN = (3.0, 4.5, 7.0)
 """Of a chat row in JSON lines: other scripts and code, usual English, long words with much JSON around them."""
 SAMPLE_BYTES = 2**20
 """Read of a file to tell how long its rows are."""
+MOST_BITS = 16
+"""Of a weight."""
 ASSUMED_INPUT = 512
 """Tokens of a prompt where only a benchmark of the real ones would tell; the load generator's own default."""
 
@@ -54,6 +58,8 @@ class Target(NamedTuple):
     engine: str
     quantization: str
     serving: Serving | Unknown
+    others: list[str]
+    """Number formats that its engine could serve instead."""
 
 
 class Ask(NamedTuple):
@@ -173,9 +179,14 @@ def targets(recipe: Recipe) -> list[Target]:
     """Every export, with the options that its engine will run with."""
     options = _engine_args(recipe)
     return [
-        Target(found.name, found.engine, found.quantization, _serving(found.engine, found.quantization, args))
+        Target(
+            found.name,
+            found.engine,
+            found.quantization,
+            _serving(found.engine, found.quantization, options.get(found.name, {})),
+            _others(found.engine, found.quantization),
+        )
         for found in recipe.export
-        for args in [options.get(found.name, {})]
     ]
 
 
@@ -213,6 +224,16 @@ def _serving(engine: str, quantization: str, given: dict[str, Any]) -> Serving |
         return Serving(engine=engine, quantization=_word(quantization), **planned)
     except InputError as error:
         return Unknown(reason=f"unknown: {error.message}")
+
+
+def _others(engine: str, quantization: str) -> list[str]:
+    """Those of its formats whose bits the planner knows; 32 bits are nobody's wish."""
+    found = []
+    for name in plugins.load(engines, engine).QUANTIZATIONS:
+        with contextlib.suppress(InputError):
+            if _word(name) != _word(quantization) and weight_format(_word(name)).bits <= MOST_BITS:
+                found.append(_word(name))
+    return found
 
 
 def _word(quantization: str) -> str:

@@ -21,6 +21,8 @@ from orchestrator.recipe.load import Loaded
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.validation import origin
 
+MOST_TRIED = 12
+"""Slots on which other number formats are tried; of `any`, only on what the cluster has."""
 CLUSTER = "cluster"
 """Term of a price that the cluster's file has."""
 
@@ -104,7 +106,10 @@ def _laid_out(
         found += layouts.training(base, tune, tokens, choices, asked.remedy)
     for export in exports:
         if isinstance(export.serving, Serving):
-            found += layouts.serving(export.name, base, export.serving, choices, request)
+            tried = choices if len(choices) <= MOST_TRIED else [slot for slot in choices if slot.available]
+            rest = [slot for slot in choices if slot not in tried]
+            found += layouts.serving(export.name, base, export.serving, tried, request, export.others)
+            found += layouts.serving(export.name, base, export.serving, rest, request)
     return found
 
 
@@ -114,7 +119,7 @@ def _reasons(slot: Slot, found: Sequence[Layout]) -> list[str]:
     mine = {name: [one for one in found if one.purpose == name and one.slot == slot.name] for name in purposes}
     reasons = []
     for name, ways in mine.items():
-        able = [way for way in ways if way.executable]
+        able = [way for way in ways if way.executable and not way.alternative]
         if able and all(way.refused for way in able):
             what = "training" if name == "train" else f"serving {name}"
             reasons.append(f"{what} on {slot.name} {able[0].refused}")
@@ -125,12 +130,14 @@ def _in_order(good: list[Slot], ranked: Sequence[Layout], recipe: Recipe) -> lis
     """By the best layout of training, or else of the target that is served."""
     trained = any(layout.purpose == "train" for layout in ranked)
     main = "train" if trained else recipe.serve.target if recipe.serve else None
-    order = [layout.slot for layout in ranked if layout.executable and layout.purpose == (main or layout.purpose)]
+    able = [layout for layout in ranked if layout.executable and not layout.alternative]
+    order = [layout.slot for layout in able if layout.purpose == (main or layout.purpose)]
     return sorted(good, key=lambda slot: order.index(slot.name) if slot.name in order else len(order))
 
 
 def _marked(layout: Layout, chosen: Slot | None) -> Layout:
-    mine = chosen is not None and layout.slot == chosen.name and layout.executable and not layout.refused
+    able = layout.executable and not layout.alternative and not layout.refused
+    mine = able and chosen is not None and layout.slot == chosen.name
     return layout.model_copy(update={"chosen": True}) if mine else layout
 
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import inspect
 import itertools
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -33,11 +34,20 @@ _STARTS_ENGINES = ("deploy", "benchmark")
 """Stages whose configuration, and so their digest and that of those after them, depends on the accelerator."""
 
 
-def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path, *, accepted: Acceptance | None = None) -> Plan:
+def make_plan(
+    loaded: Loaded,
+    cluster: Cluster,
+    store: Store,
+    cwd: Path,
+    *,
+    accepted: Acceptance | None = None,
+    forced: Collection[str] = (),
+) -> Plan:
     """The plan; a pure function of its arguments, of the files that the recipe names, and of the catalog.
 
-    `accepted`: who takes the risk of a licence that forbids this. Raises InputError for a path of the recipe that does
-    not exist, an accelerator that nobody knows, and a config.json that contradicts itself.
+    `accepted`: who takes the risk of a licence that forbids this. `forced` stages, and all after the first of them, are
+    predicted as if they had never run; `runs.create` makes them run. Raises InputError for a path of the recipe that
+    does not exist, an accelerator that nobody knows, and a config.json that contradicts itself.
     """
     recipe = loaded.recipe
     _check_paths(recipe, cwd)
@@ -46,14 +56,14 @@ def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path, *, acce
     planned: list[PlannedStage] = []
     for name in before:
         planned.append(_stage(name, configs[name], planned, recipe, cwd))
-    _note_reuse(planned, store)
+    _note_reuse(planned, store, forced)
     found = known(loaded, planned, cluster, load(store.home, cwd), store, cwd)
     slot = found.placement.slot
     accelerator, count = ((slot.pool or slot.kind), slot.count) if slot else (None, 0)
     for name in list(configs)[len(before) :]:
         config = configs[name].model_copy(update=_placed(name, cluster, accelerator, count))
         planned.append(_stage(name, config, planned, recipe, cwd))
-    _note_reuse(planned, store, start=len(before))
+    _note_reuse(planned, store, forced, start=len(before))
     planned = [_with_accelerators(stage, count) for stage in planned]
     predicted = forecasting.forecast(found, planned, accepted) if recipe.base_model else None
     obstacles = [*found.placement.obstacles, *_no_room(planned, cluster, accelerator, count)]
@@ -189,8 +199,10 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _note_reuse(planned: list[PlannedStage], store: Store, start: int = 0) -> None:
+def _note_reuse(planned: list[PlannedStage], store: Store, forced: Collection[str], start: int = 0) -> None:
     for index, stage in list(enumerate(planned))[start:]:
+        if any(before.name in forced for before in planned[: index + 1]):
+            return
         made = store.finished_stage(stage.digest)
         if made is None:
             continue

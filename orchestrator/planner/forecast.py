@@ -116,6 +116,8 @@ class Layout(Model):
     """Tokens/s of training; of a serving target, output tokens/s under the load that targets are compared with."""
     usd_per_hour: float | None = None
     """Of all its accelerators; None: not known."""
+    alternative: bool = False
+    """A number format that the target's engine could have, and the recipe does not export."""
     executable: bool = True
     """Whether this version can carry it out."""
     available: bool = False

@@ -84,9 +84,28 @@ def training(
     ]
 
 
-def serving(name: str, model: ModelFacts, target: Serving, slots: Iterable[Slot], request: Request) -> list[Layout]:
-    """A serving target on each slot, whose accelerators share every copy of the model."""
-    return [_serving(name, model, target, slot, request) for slot in slots]
+def serving(
+    name: str, model: ModelFacts, target: Serving, slots: Iterable[Slot], request: Request, others: Sequence[str] = ()
+) -> list[Layout]:
+    """A serving target on each slot, whose accelerators share every copy of the model; `others` are number formats that
+    its weights could have instead."""
+    found = []
+    for slot in slots:
+        mine = _serving(name, model, target, slot, request)
+        instead = [
+            _serving(name, model, target.model_copy(update={"quantization": other}), slot, request) for other in others
+        ]
+        found += [mine, *(layout.model_copy(update={"alternative": True}) for layout in instead)]
+        narrower = [layout for layout in instead if layout.fits and isinstance(layout.memory, ServingFit)]
+        if mine.refused and narrower:
+            best = max(narrower, key=lambda layout: _needed(layout))
+            remedy = f"quantization {best.quantization}: needs {_needed(best) / GIB:.1f} GiB"
+            found[-1 - len(instead)] = mine.model_copy(update={"remedy": remedy})
+    return found
+
+
+def _needed(layout: Layout) -> float:
+    return layout.memory.needed if isinstance(layout.memory, ServingFit) else 0.0
 
 
 def ranked(layouts: Sequence[Layout], prefer: Ask) -> list[Layout]:
@@ -233,8 +252,8 @@ def _least(memory: Estimate | Unknown) -> float:
 
 def _tier(layout: Layout) -> int:
     if layout.refused:
-        return 2
-    return 0 if layout.executable else 1
+        return 3
+    return (0 if not layout.alternative else 1) if layout.executable else 2
 
 
 def _rank(layout: Layout, prefer: Ask) -> tuple[float, float]:

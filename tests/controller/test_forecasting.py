@@ -312,3 +312,30 @@ def test_training_that_has_been_done_takes_no_layout_and_stands_in_no_way(folder
     assert found.stage("train") == first.stages[2].model_copy(update={"reused_from": run})
     assert {layout.purpose for layout in _forecast(found).layouts} == {"gguf"}
     assert _forecast(found).stage("train") is None
+
+
+def test_a_stage_that_is_forced_to_run_again_is_predicted(folder: Path) -> None:
+    store = Store(folder / "home")
+    run = runs.create(store, _plan(folder, _cluster("H100")))
+    store.move_run(run, "running")
+    for stage in ("data", "train"):
+        store.move_stage(run, stage, "running")
+        store.move_stage(run, stage, "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": {}})
+    found = _plan(folder, _cluster("H100"), forced=["train"])
+    assert found.stage("data") is not None
+    assert [stage.name for stage in found.stages if stage.reused_from] == ["data"]
+    assert _forecast(found).stage("train") is not None
+
+
+def test_other_number_formats_are_tried_and_never_chosen(folder: Path) -> None:
+    found = _plan(folder, _cluster("H100"), "base_model=Qwen/Qwen3-32B", "resources.accelerators=[L4:1, H100:1]",
+                  "train.sequence_len=512")  # fmt: skip
+    tried = [layout for layout in _forecast(found).layouts if layout.alternative]
+    assert {layout.quantization for layout in tried} == {"F16", "BF16"}
+    assert not any(layout.chosen for layout in tried)
+    wide = _plan(folder, _cluster("L4"), "export=[{name: gguf, engine: llama_cpp, quantization: F16}]",
+                 "base_model=Qwen/Qwen3-14B")  # fmt: skip
+    (refused,) = [one for one in _forecast(wide).layouts if one.slot == "L4:1" and one.purpose == "gguf"
+                  and not one.alternative]  # fmt: skip
+    assert refused.refused is not None
+    assert (refused.remedy or "").startswith("quantization Q8_0: needs ")
