@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
 from pydantic import Field, model_validator
 
 from orchestrator import processes
@@ -166,6 +165,8 @@ def _prepared_folder(source: Source, context: Context, dataset: Path | None) -> 
 
 def _prepared(source: Source, what: str, context: Context, dataset: Path | None) -> Path:
     """The output folder of a command, which runs unless it has before; a half-made folder is never used."""
+    from filelock import FileLock  # a plan locks nothing
+
     folder = _prepared_folder(source, context, dataset)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
