@@ -64,5 +64,5 @@ _COLUMNS = [
     Column("90 % interval", _interval, 96, number=True),
     Column("has GiB", lambda row: f"{row['visible'] / GIB:.1f}", number=True),
     Column("", lambda row: row["verdict"]),
-    Column("why", lambda row: row["reason"] or "", 140),
+    Column("why", lambda row: row["reason"] or "", 140, wraps=True),
 ]

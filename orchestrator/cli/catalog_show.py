@@ -33,6 +33,8 @@ class Column(NamedTuple):
     text: Callable[[Row], str]
     width: int = 0
     number: bool = False
+    wraps: bool = False
+    """A sentence, which goes on in the next line rather than be cut."""
 
 
 def found(rows: Iterable[Row], words: list[str] | None) -> list[Row]:
@@ -69,8 +71,9 @@ def table(rows: list[Row], columns: list[Column], width: int) -> Table:
     shown = [column for column in columns if width >= column.width]
     for column in shown:
         side: JustifyMethod = "right" if column.number else "left"
-        cut: OverflowMethod = "fold" if column is shown[0] else "ellipsis"
-        made.add_column(column.title, justify=side, no_wrap=column is not shown[0], overflow=cut)
+        wraps = column.wraps or column is shown[0]
+        cut: OverflowMethod = "fold" if wraps else "ellipsis"
+        made.add_column(column.title, justify=side, no_wrap=not wraps, overflow=cut)
     for row in rows:
         made.add_row(*(Text(column.text(row | {"width": width})) for column in shown))
     return made

@@ -108,3 +108,10 @@ def test_tables_keep_to_the_terminal() -> None:
 def test_the_commands_load_nothing_heavy(tmp_path: Path) -> None:
     for arguments in (["models"], ["gpus"], ["prices"], ["models", "fit", "--gpu", "H100"]):
         assert not _imports(*arguments, home=tmp_path) & {*HEAVY, "sqlalchemy", "numpy"}
+
+
+def test_a_reason_takes_no_room_from_what_is_said_of_the_others(orch: Orch) -> None:
+    said = orch("models", "fit", "qwen3", "--gpu", "RTX-4090", "--task", "qlora").stdout.splitlines()
+    (row,) = [line for line in said if line.startswith("Qwen/Qwen3-8B ")]
+    assert row.split()[1] == "8.191B"
+    assert row.split()[-1] == "fits"
