@@ -150,7 +150,7 @@ def _target(known: Known, planned: Sequence[PlannedStage], export: Target) -> Ta
         accelerator=slot.name if slot else None,
         fit=Unknown(reason="unknown"),
         measured=measured.loads(
-            known.store, planned, export.name, export.engine, export.quantization, slot, _usd(slot)
+            known.store, planned, export.name, export.engine, export.quantization, slot, known.catalog
         ),
     )
     for missing in (export.serving, facts, gpu):
@@ -197,10 +197,6 @@ def _load(ask: Ask, found: ServingSpeed, slot: Slot) -> LoadForecast:
         throughput=found.throughput,
         usd_per_million=layouts.million(found, slot, ask.request),
     )
-
-
-def _usd(slot: Slot | None) -> float | None:
-    return slot.usd_per_hour if slot else None
 
 
 def _warnings(known: Known, stages: Sequence[StageForecast]) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestrator import gpus
+from orchestrator.catalog.catalog import Catalog
 from orchestrator.planner.forecast import MeasuredLoad
 from orchestrator.planner.layouts import Slot
 from orchestrator.planner.plan import PlannedStage
@@ -17,7 +18,7 @@ def loads(
     engine: str,
     quantization: str,
     slot: Slot | None,
-    usd_per_hour: float | None,
+    catalog: Catalog,
 ) -> list[MeasuredLoad]:
     """The loads of the newest benchmark of the same export, by its digest, on the same kind of accelerator.
 
@@ -29,18 +30,24 @@ def loads(
     for run in store.runs_of_stage(export.digest):
         for result in store.benchmarks(1, run=run):
             target = next((one for one in result["targets"] if one["name"] == name), None)
-            wanted = (engine, quantization, slot.kind if slot else None)
-            if target and (target.get("engine"), target.get("quantization"), _kind(target)) == wanted:
-                found = list(_loads(result, name, usd_per_hour))
+            same = target and (target.get("engine"), target.get("quantization")) == (engine, quantization)
+            if target and same and _same_hardware(target, slot, catalog):
+                found = list(_loads(result, name, slot.usd_per_hour if slot else None))
                 if found:
                     return found
     return []
 
 
-def _kind(target: dict[str, Any]) -> str | None:
-    """The recipe's word for the accelerator that it ran on; None: a CPU."""
+def _same_hardware(target: dict[str, Any], slot: Slot | None, catalog: Catalog) -> bool:
+    """Whether it ran on the slot's kind of accelerator, by the driver's name for it; without a slot, on a CPU."""
     found = (target.get("hardware") or {}).get("gpus") or []
-    return gpus.kind(found[0]["name"], found[0].get("memory_bytes")) if found else None
+    if not found or slot is None:
+        return not found and slot is None
+    name = found[0]["name"]
+    gpu = catalog.find_gpu(name)
+    if gpu is not None and slot.gpu is not None:
+        return gpu.kind == slot.gpu.kind
+    return gpus.kind(name, found[0].get("memory_bytes")) == slot.kind
 
 
 def _loads(result: dict[str, Any], name: str, usd_per_hour: float | None) -> Iterator[MeasuredLoad]:

@@ -275,6 +275,21 @@ def test_a_measurement_of_the_same_export_on_the_same_gpu_replaces_the_predictio
     assert load.usd_per_million == pytest.approx(2.0 / 3600 / 1234 * 1e6)
 
 
+def test_a_gpu_is_known_by_the_driver_s_name_for_it(folder: Path) -> None:
+    store, cluster = Store(folder / "home"), _cluster("RTX-4090")
+    run = runs.create(store, _plan(folder, cluster, "resources.accelerators=[RTX-4090:1]"))
+    store.move_run(run, "running")
+    store.move_stage(run, "export", "running")
+    store.move_stage(run, "export", "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": {}})
+    summary = {"output_tokens_per_s": 99.0, "latencies": {}}
+    cell = {"target": "gguf", "state": "done", "workload": "w", "concurrency": 1, "summary": summary}
+    hardware = {"gpus": [{"name": "NVIDIA GeForce RTX 4090", "memory_bytes": 24 * 10**9}]}
+    target = {"name": "gguf", "engine": "llama_cpp", "quantization": "Q8_0", "hardware": hardware}
+    store.add_benchmark({"id": "b-2", "name": "demo", "created": 1.0, "run": run, "targets": [target], "cells": [cell]})
+    found = _forecast(_plan(folder, cluster, "resources.accelerators=[RTX-4090:1]"))
+    assert [load.throughput for load in found.targets[0].measured] == [99.0]
+
+
 def test_a_measurement_on_another_gpu_does_not(folder: Path) -> None:
     (target,) = _benchmarked(folder, "NVIDIA L4").targets
     assert target.measured == []
