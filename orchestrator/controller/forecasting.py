@@ -113,19 +113,27 @@ def _stage(
     memory, resume = (_memory(known, resume=again) if stage.name == "train" else None for again in (False, True))
     if isinstance(memory, Unknown):
         memory = past.memory(stage.name) or memory
-    return StageForecast(stage=stage.name, time=time, cost=_cost(time, price), memory=memory, resume=resume)
+    return StageForecast(
+        stage=stage.name, time=time, cost=_cost(time, price, known.placement.basis), memory=memory, resume=resume
+    )
 
 
-def _cost(time: Time, price: Price | Unknown | None) -> Time:
+def _cost(time: Time, price: Price | Unknown | None, slot: Slot | None) -> Time:
     """Of everything that the run holds, all the time: a node is not given back between stages."""
     if price is None:
         return Unknown(reason="unknown: the cluster's file has no price")
     if isinstance(price, Unknown):
         return Unknown(reason=price.reason)
-    term = PriceRange(
-        term=price.term, low=price.low, middle=price.usd_per_hour, high=price.high, providers=[], source=price.source
+    count = slot.count if slot else 1
+    each = PriceRange(
+        term=price.term,
+        low=price.low / count,
+        middle=price.usd_per_hour / count,
+        high=price.high / count,
+        providers=[],
+        source=price.source,
     )
-    return of_run(time, 1, term)
+    return of_run(time, count, each)
 
 
 def _memory(known: Known, *, resume: bool) -> Estimate | Unknown | None:
