@@ -5,6 +5,7 @@
     │   └── RecipeError          2  every problem of a recipe at once, each with file and line
     ├── NotAllowedError          3  does not fit, or is not allowed
     ├── GateFailedError          4  a gate failed
+    ├── BudgetError              4  a running run has used up its budget
     └── InfrastructureError      5  a process, an engine, a node or the network failed
         ├── WorkerDiedError      5  a stage's process died without a word; the stage is tried again
         └── EngineError          5  a serving engine did not start, died or answered nonsense
@@ -53,6 +54,12 @@ class NotAllowedError(OrchError):
 
 class GateFailedError(OrchError):
     """A gate's value is outside its limit."""
+
+    exit_code = 4
+
+
+class BudgetError(OrchError):
+    """A run has lasted longer, or has cost more, than its budget allows; it was stopped and can be resumed."""
 
     exit_code = 4
 

@@ -23,7 +23,7 @@ ROWS = [
         "validation",
         "webhook",
     },
-    {"clusters", "gateway", "loadgen", "report", "store"},
+    {"catalog", "clusters", "gateway", "loadgen", "report", "store"},
     {"planner", "engines", "ray", "bench"},
     {"serving"},
     {"stages"},

@@ -50,10 +50,13 @@ def test_real_quantities_survive_printing(kind, number):
     assert kind.parse(str(value)) == value
 
 
-@given(amount=st.integers(0, 10**6), unit=st.sampled_from(list(Bytes.UNITS)), thousandths=st.integers(0, 999))
-def test_parse_print_parse(amount, unit, thousandths):
-    value = Bytes.parse(f"{amount}.{thousandths:03d} {unit}")
-    assert Bytes.parse(str(value)) == value
+@pytest.mark.parametrize("kind", [Bytes, Seconds, Usd, Tokens])
+@given(amount=st.integers(0, 10**6), thousandths=st.integers(0, 999), data=st.data())
+def test_parse_print_parse(kind, amount, thousandths, data):
+    unit = data.draw(st.sampled_from(list(kind.UNITS)))
+    value = kind.parse(f"{amount}.{thousandths:03d} {unit}")
+    assert kind.parse(str(value)) == value
+    assert str(kind.parse(str(value))) == str(value)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What commands print: plans, origins, runs, services and releases, as tables or as JSON."""
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.cli import plan_show
 from orchestrator.controller import gates, reporting
 from orchestrator.documents import Key
 from orchestrator.planner.plan import Plan
@@ -31,9 +33,9 @@ _HIGHLIGHTS = {
 
 
 def console() -> Console:
-    """Where tables go; wide enough for a pipe to keep whole lines."""
+    """Where tables go; wide enough for a pipe to keep whole lines, unless $COLUMNS says how wide it is."""
     found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=160)
+    return found if found.is_terminal or os.environ.get("COLUMNS") else Console(highlight=False, width=160)
 
 
 def plan(found: Plan) -> None:
@@ -50,8 +52,14 @@ def plan(found: Plan) -> None:
     out.print(table)
     for gate in found.gates:
         out.print(f"gate   {gate.on}  {gates.limits(gate)}")
-    for obstacle in found.obstacles:
+    plan_show.forecast(out, found)
+    told = plan_show.told(found)
+    for obstacle in (obstacle for obstacle in found.obstacles if obstacle not in told):
         out.print(f"[red]cannot run here[/]: {escape(obstacle)}")
+    for why in dict.fromkeys(told[obstacle] for obstacle in found.obstacles if obstacle in told):
+        out.print(f"[red]must not run[/]: {why}")
+    if found.obstacles and found.advice:
+        out.print(f"  next: {escape(found.advice)}")
 
 
 def origins(loaded: Loaded) -> None:

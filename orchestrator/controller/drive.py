@@ -3,13 +3,16 @@
 Every step is in the store before the next begins, so that a driver which is started again goes on where it was.
 """
 
+import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from orchestrator.controller import gates, reporting
 from orchestrator.controller.reuse import reusable
+from orchestrator.controller.spending import Clock, Watch
 from orchestrator.errors import InputError, OrchError, WorkerDiedError
 from orchestrator.planner.plan import Plan, PlannedStage
 from orchestrator.ray import launch
@@ -18,14 +21,17 @@ from orchestrator.store.records import ENDED, StageRun
 from orchestrator.store.store import Store
 
 Executor = Callable[[Store, str, PlannedStage], dict[str, Any] | None]
-"""Executes one stage of a run: its outputs as JSON, or None when the run was cancelled meanwhile."""
+"""Executes one stage of a run: its outputs as JSON, or None when the run was cancelled, or its budget used up."""
 MAX_ATTEMPTS = 4
 """Of one stage whose process dies; an error that the stage itself reports is not tried again."""
 
 
-def drive(home: str, run: str, on_ray: Executor | None = None) -> None:
-    """Execute what the store says of this run; errors end up there, none is raised. `on_ray` executes one stage."""
-    store = Store(Path(home))
+def drive(home: str, run: str, on_ray: Executor | None = None, clock: Clock = time.time) -> None:
+    """Execute what the store says of this run; errors end up there, none is raised.
+
+    `on_ray` executes one stage; `clock` is what the budget is judged by.
+    """
+    store = Store(Path(home), clock=clock)
     state = store.run(run).state
     if state in ENDED:  # cancelled before we began, or we were restarted after our last step
         return
@@ -34,7 +40,7 @@ def drive(home: str, run: str, on_ray: Executor | None = None) -> None:
     failure: OrchError | None = None
     finished = False
     try:
-        finished = _stages(store, run, on_ray or _on_ray)
+        finished = _stages(store, run, on_ray, clock)
     except OrchError as error:
         failure = error
     except Exception as error:  # whatever happens, the run must not stay `running` with nobody behind it
@@ -62,14 +68,19 @@ def _best_effort(store: Store, run: str, step: Callable[[], object]) -> None:
         store.record("log", run=run, message=f"while ending: {error!r}")
 
 
-def _stages(store: Store, run: str, on_ray: Executor) -> bool:
-    """All stages in their order; False when the run was cancelled on the way."""
+def _stages(store: Store, run: str, on_ray: Executor | None, clock: Clock) -> bool:
+    """All stages in their order; False when the run was cancelled on the way. Raises BudgetError."""
     plan = Plan.model_validate(store.run(run).plan)
+    watch = Watch(plan, store.events(run=run), clock)
+    execute = on_ray or partial(_on_ray, watch)
     for planned in plan.stages:
         if _cancelled(store, run):
             return False
-        outputs = _outputs(store, run, planned, on_ray)
+        watch.enforce(run)
+        outputs = _outputs(store, run, planned, execute)
         if outputs is None:
+            if not _cancelled(store, run):
+                watch.enforce(run)
             return False
         verdicts = gates.judge(plan.gates, planned.name, outputs.metrics)
         for verdict in verdicts:
@@ -113,15 +124,15 @@ def _make(store: Store, run: str, planned: PlannedStage, on_ray: Executor) -> Ou
     raise AssertionError("the last attempt returns or raises")
 
 
-def _on_ray(store: Store, run: str, planned: PlannedStage) -> dict[str, Any] | None:
-    """The stage's outputs, or None when the run was cancelled while it ran."""
+def _on_ray(watch: Watch, store: Store, run: str, planned: PlannedStage) -> dict[str, Any] | None:
+    """The stage's outputs, or None when the run was cancelled, or its budget used up, while it ran."""
     made: dict[str, Any] | None = launch.run_in_group(
         f"{run}.{planned.name}",
         "orchestrator.controller.execute:execute",
         *(str(store.home), run, planned.name),
         num_cpus=planned.resources.num_cpus,
         num_gpus=planned.resources.num_gpus,
-        cancelled=lambda: _cancelled(store, run),
+        cancelled=lambda: _cancelled(store, run) or watch.reason() is not None,
         waiting=lambda message: store.record("log", run=run, stage=planned.name, message=message),
     )
     return made

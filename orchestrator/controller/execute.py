@@ -38,6 +38,13 @@ def execute(home: str, run: str, stage: str) -> dict[str, Any]:
         made = store.finished_stage(planned.digest)
         if made is not None and not hasattr(module, "refresh"):
             return made.outputs or {}
+        peaks: dict[str, dict[str, int]] = {}
+
+        def work(name: str, request: Mapping[str, Any]) -> dict[str, Any]:
+            result = run_worker(name, request, directory, emit)
+            peaks[name] = result.pop("peak_memory", {})
+            return result
+
         context = Context(
             home=store.home,
             run=run,
@@ -46,7 +53,7 @@ def execute(home: str, run: str, stage: str) -> dict[str, Any]:
             directory=directory,
             inputs=_inputs(store, run),
             emit=emit,
-            worker=lambda name, request: run_worker(name, request, directory, emit),
+            worker=work,
         )
         try:
             outputs: Outputs = module.run(module.Config.model_validate(planned.config), context)
@@ -54,6 +61,8 @@ def execute(home: str, run: str, stage: str) -> dict[str, Any]:
             if is_disk_full(error):
                 raise disk_full(error.filename or directory) from error
             raise
+        if peaks:
+            outputs = outputs.model_copy(update={"report": {**outputs.report, "peak_memory": peaks}})
         return outputs.model_dump()
 
 

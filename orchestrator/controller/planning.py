@@ -2,17 +2,24 @@
 
 import importlib.metadata
 import inspect
+import itertools
+import re
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from orchestrator import engines, plugins, stages
+from orchestrator.catalog.catalog import load
 from orchestrator.clusters.cluster import Cluster
 from orchestrator.config import Model
+from orchestrator.controller import forecasting
+from orchestrator.controller.known import known
 from orchestrator.controller.reuse import reusable
 from orchestrator.digests import digest_path, digest_value
 from orchestrator.errors import InputError
+from orchestrator.planner.forecast import Acceptance, Forecast
 from orchestrator.planner.plan import Gate, Plan, PlannedStage, Resources
 from orchestrator.recipe.load import Loaded
 from orchestrator.recipe.recipe import Recipe
@@ -24,19 +31,43 @@ from orchestrator.store.store import Store
 _PACKAGE = Path(stages.__file__).parent.parent
 
 
-def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path) -> Plan:
-    """The plan; a pure function of its arguments and of the files that the recipe names.
+_STARTS_ENGINES = ("deploy", "benchmark")
+"""Stages whose configuration, and so their digest and that of those after them, depends on the accelerator."""
 
-    Raises InputError for a path of the recipe that does not exist.
+
+def make_plan(
+    loaded: Loaded,
+    cluster: Cluster,
+    store: Store,
+    cwd: Path,
+    *,
+    accepted: Acceptance | None = None,
+    forced: Collection[str] = (),
+) -> Plan:
+    """The plan; a pure function of its arguments, of the files that the recipe names, and of the catalog.
+
+    `accepted`: who takes the risk of a licence that forbids this. `forced` stages, and all after the first of them, are
+    predicted as if they had never run; `runs.create` makes them run. Raises InputError for a path of the recipe that
+    does not exist, an accelerator that nobody knows, and a config.json that contradicts itself.
     """
     recipe = loaded.recipe
     _check_paths(recipe, cwd)
-    accelerator, count, obstacles = _accelerator(recipe, cluster)
+    configs = stage_configs(recipe)
+    before = list(itertools.takewhile(lambda name: name not in _STARTS_ENGINES, configs))
     planned: list[PlannedStage] = []
-    for name, config in stage_configs(recipe).items():
-        config = config.model_copy(update=_placed(name, cluster, accelerator, count))
-        planned.append(_stage(name, config, planned, recipe, cwd, count, store))
-    _note_reuse(planned, store)
+    for name in before:
+        planned.append(_stage(name, configs[name], planned, recipe, cwd))
+    _note_reuse(planned, store, forced)
+    found = known(loaded, planned, cluster, load(store.home, cwd), store, cwd)
+    slot = found.placement.slot
+    accelerator, count = ((slot.pool or slot.kind), slot.count) if slot else (None, 0)
+    for name in list(configs)[len(before) :]:
+        config = configs[name].model_copy(update=_placed(name, cluster, accelerator, count))
+        planned.append(_stage(name, config, planned, recipe, cwd))
+    _note_reuse(planned, store, forced, start=len(before))
+    planned = [_with_accelerators(stage, count) for stage in planned]
+    predicted = forecasting.forecast(found, planned, accepted) if recipe.base_model else None
+    obstacles = [*found.placement.obstacles, *_no_room(planned, cluster, accelerator, count)]
     return Plan(
         recipe=recipe.name,
         path=str(loaded.path),
@@ -46,8 +77,29 @@ def make_plan(loaded: Loaded, cluster: Cluster, store: Store, cwd: Path) -> Plan
         stages=planned,
         gates=[Gate(**gate.model_dump()) for gate in recipe.gates],
         service=recipe.serve.service if recipe.serve else None,
-        obstacles=[*obstacles, *_no_room(planned, cluster, accelerator, count)],
+        forecast=predicted,
+        obstacles=[*obstacles, *_refusals(predicted)],
+        refused=found.placement.refused or bool(_refusals(predicted)),
+        advice="; ".join(part for part in (found.placement.advice, *_advice(predicted)) if part) or None,
     )
+
+
+def _refusals(found: Forecast | None) -> list[str]:
+    """What stands in the way wherever the run is to be carried out."""
+    if found is None:
+        return []
+    license = [found.license.obstacle] if found.license and found.license.obstacle else []
+    return [*license, *(found.budget.judgement.obstacles if found.budget else [])]
+
+
+def _advice(found: Forecast | None) -> list[str]:
+    """What to change about a licence that forbids it, and about a budget."""
+    advice = []
+    if found and found.license and found.license.obstacle:
+        advice.append('another model or use, or, at your own risk, --accept-license-risk "why"')
+    if found and found.budget and found.budget.judgement.obstacles:
+        advice.append("a cheaper layout, fewer epochs, or a larger budget, such as budget.max_cost_usd=100")
+    return advice
 
 
 def _placed(name: str, cluster: Cluster, accelerator: str | None, count: int) -> dict[str, Any]:
@@ -81,26 +133,9 @@ def _check_paths(recipe: Recipe, cwd: Path) -> None:
             prepare.check_exists(dataset, cwd, name)
 
 
-def _accelerator(recipe: Recipe, cluster: Cluster) -> tuple[str | None, int, list[str]]:
-    """(kind, count, obstacles): the first choice of the recipe that a node of the cluster has."""
-    choices, have = recipe.resources.choices(), cluster.accelerators()
-    for kind, count in choices:
-        if have.get(kind, 0) >= count:
-            return kind, count, []
-    if not choices:
-        return None, 0, []
-    wanted = " or ".join(f"{kind}:{count}" for kind, count in choices)
-    found = ", ".join(f"{kind}:{count}" for kind, count in have.items()) or "no accelerator"
-    return None, 0, [f"the recipe needs {wanted} on one node; cluster {cluster.name!r} has {found}"]
-
-
-def _stage(
-    name: str, config: Model, before: list[PlannedStage], recipe: Recipe, cwd: Path, num_gpus: int, store: Store
-) -> PlannedStage:
+def _stage(name: str, config: Model, before: list[PlannedStage], recipe: Recipe, cwd: Path) -> PlannedStage:
     module = plugins.load(stages, name)
     wanted: Resources = module.estimate(config)
-    if getattr(module, "ON_ACCELERATOR", False):
-        wanted = wanted.model_copy(update={"num_gpus": num_gpus})
     reads = {stage.name: stage.digest for stage in before if stage.name in NEEDS[name]}
     identity = {
         "stage": name,
@@ -112,6 +147,14 @@ def _stage(
     }
     dumped = config.model_dump(mode="json")
     return PlannedStage(name=name, config=dumped, digest=digest_value(identity), resources=wanted)
+
+
+def _with_accelerators(stage: PlannedStage, count: int) -> PlannedStage:
+    """One for a stage whose worker computes on them: each worker is one process on one device, and with more of them in
+    sight transformers would split every batch."""
+    if not getattr(plugins.load(stages, stage.name), "ON_ACCELERATOR", False):
+        return stage
+    return stage.model_copy(update={"resources": stage.resources.model_copy(update={"num_gpus": min(count, 1)})})
 
 
 def _prepare_identity(recipe: Recipe, cwd: Path) -> dict[str, Any]:
@@ -151,14 +194,19 @@ def _engines(config: Model) -> set[str]:
 
 @lru_cache
 def _version(library: str) -> str | None:
+    """From the one line that has it: `importlib.metadata.version` parses the whole description, 2 ms a library."""
     try:
-        return importlib.metadata.version(library)
+        found = importlib.metadata.distribution(library)
     except importlib.metadata.PackageNotFoundError:
         return None
+    line = re.search(r"^Version: *(\S+)", found.read_text("METADATA") or "", re.MULTILINE)
+    return line[1] if line else found.version
 
 
-def _note_reuse(planned: list[PlannedStage], store: Store) -> None:
-    for index, stage in enumerate(planned):
+def _note_reuse(planned: list[PlannedStage], store: Store, forced: Collection[str], start: int = 0) -> None:
+    for index, stage in list(enumerate(planned))[start:]:
+        if any(before.name in forced for before in planned[: index + 1]):
+            return
         made = store.finished_stage(stage.digest)
         if made is None:
             continue

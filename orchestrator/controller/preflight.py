@@ -21,7 +21,7 @@ def check(recipe: Recipe, plan: Plan, home: Path, cwd: Path) -> None:
     if plan.obstacles:
         raise NotAllowedError(
             "; ".join(plan.obstacles),
-            next_step="choose a cluster that has it: `orch run RECIPE -c clusters/h100x8.yaml`",
+            next_step=plan.advice or "choose a cluster that has it: `orch run RECIPE -c clusters/h100x8.yaml`",
         )
     _rows(recipe, cwd)
     if recipe.train and recipe.base_model and recipe.base_model.path and not recipe.base_model.prepare:

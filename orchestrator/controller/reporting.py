@@ -9,8 +9,6 @@ from orchestrator.digests import digest_value
 from orchestrator.errors import InputError, OrchError, from_record
 from orchestrator.loadgen import hardware
 from orchestrator.planner.plan import Gate, Plan
-from orchestrator.report import bench
-from orchestrator.report.render import render
 from orchestrator.report.run import GateReport, RunReport, StageReport
 from orchestrator.report.words import number
 from orchestrator.stages.base import Outputs
@@ -25,6 +23,9 @@ def report_path(home: Path, run: str) -> Path:
 
 def write(store: Store, run: str, *, ended: str, error: OrchError | None = None) -> Path:
     """Write the report of a run that ends now in the state `ended`; the path."""
+    from orchestrator.report import bench  # only here: commands that just print paths need no templates
+    from orchestrator.report.render import render
+
     path = report_path(store.home, run)
     path.parent.mkdir(exist_ok=True)
     found = _report(store, run, ended, error)

@@ -4,11 +4,12 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.clusters.cluster import Cluster
+from orchestrator.controller import spending
 from orchestrator.digests import digest_value
 from orchestrator.errors import InfrastructureError, InputError
 from orchestrator.planner.plan import Plan
@@ -26,6 +27,9 @@ def create(store: Store, plan: Plan, forced: Iterable[str] = ()) -> str:
     run = f"{plan.recipe}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     plan = _forced(plan, run, set(forced))
     store.create_run(run, plan.recipe, plan.model_dump(mode="json"), [(s.name, s.digest) for s in plan.stages])
+    license = plan.forecast.license if plan.forecast else None
+    if license and license.accepted:
+        store.record("license.risk_accepted", run=run, who=license.accepted.who, message=license.accepted.reason)
     return run
 
 
@@ -100,8 +104,11 @@ def cancel(store: Store, run: str) -> None:
         raise InputError(f"{run} has {state} already", next_step=f"`orch status {run}` shows it")
 
 
-def resume(store: Store, run: str) -> None:
-    """Queue a failed, cancelled or lost run again; its finished stages stand. Raises InputError for any other."""
+def resume(store: Store, run: str, overrides: Sequence[str] = ()) -> None:
+    """Queue a failed, cancelled or lost run again; its finished stages stand. Raises InputError for any other.
+
+    `overrides` change its budget, such as `budget.max_cost_usd=60`.
+    """
     found = store.run(run)
     if is_lost(store, found):
         mark_lost(store, found)
@@ -109,6 +116,9 @@ def resume(store: Store, run: str) -> None:
         raise InputError(
             f"{run} is {found.state}: only a failed or cancelled run is resumed", next_step="`orch status`"
         )
+    if overrides:
+        plan = spending.raised(Plan.model_validate(found.plan), list(overrides))
+        store.change_plan(run, plan.model_dump(mode="json"), reason=" ".join(overrides))
     for stage in store.stage_runs(run):
         if stage.state in ("failed", "cancelled"):
             store.move_stage(run, stage.stage, "pending")

@@ -34,6 +34,10 @@ class Engine(Protocol):
     Options: type[Any]
     """`serve.engine_args` of a recipe: a Model whose fields carry the engine's own names."""
 
+    # optional:
+    # planned(options) -> dict, what planning needs of the options by the names of `planner.serving.Serving`; without
+    # it, the options that have the same names there
+
     def version(self) -> str:
         """The program and its version; "not installed" when there is none."""
 

@@ -116,6 +116,16 @@ def options_for(context_tokens: int) -> Options:
     return Options(n_ctx=max(context_tokens, 64), parallel=1)
 
 
+def planned(options: Options) -> dict[str, Any]:
+    """A slot's share of the context, the slots, and the wider of the two cache types."""
+    return {
+        "max_model_len": options.n_ctx // options.parallel,
+        "max_num_seqs": options.parallel,
+        "max_num_batched_tokens": options.ubatch_size,
+        "kv_dtype": options.cache_type_k if options.cache_type_k.startswith(("f", "b")) else options.cache_type_v,
+    }
+
+
 def environment(options: Options) -> dict[str, str]:
     """Threads that wait give their core back, unless the user wants it otherwise.
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from orchestrator.clusters.cluster import Cluster
 from orchestrator.config import Model
+from orchestrator.planner.forecast import Forecast
 
 
 class Resources(Model):
@@ -66,6 +67,12 @@ class Plan(Model):
     """The service that the run releases to."""
     obstacles: list[str]
     """Why this plan cannot run on this cluster; empty when it can."""
+    refused: bool = False
+    """Whether one of them stands on every cluster: it fits nowhere, a licence forbids it, it is over the budget."""
+    advice: str | None = None
+    """What to change, so that it can."""
+    forecast: Forecast | None = None
+    """Memory, time, cost, layouts, licence and budget; None in a plan of an older version. No digest depends on it."""
 
     def stage(self, name: str) -> PlannedStage | None:
         """The stage of that name."""

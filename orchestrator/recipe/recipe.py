@@ -2,11 +2,13 @@
 
 import contextlib
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from orchestrator.config import Model, NotAvailable
+from orchestrator.planner.budget import Budget
+from orchestrator.planner.license import Compliance
 from orchestrator.planner.plan import Gate
 from orchestrator.stages.benchmark import Section as Benchmark
 from orchestrator.stages.deploy import Serve
@@ -20,26 +22,43 @@ from orchestrator.units import Bytes, Seconds
 _ACCELERATOR = re.compile(r"(?P<kind>[A-Za-z0-9-]+):(?P<count>[1-9]\d*)")
 
 
+ANY = "any"
+"""Every accelerator that the catalog has a price of, and those of the cluster."""
+
+
 def _accelerator(value: str) -> str:
-    if not _ACCELERATOR.fullmatch(value):
-        raise ValueError(f"an accelerator is written KIND:COUNT, such as H100:1; found {value!r}")
+    if value != ANY and not _ACCELERATOR.fullmatch(value):
+        raise ValueError(f"an accelerator is written KIND:COUNT, such as H100:1, or any; found {value!r}")
     return value
+
+
+def _listed(value: Any) -> Any:
+    """`any` and `H100:1` are lists of one."""
+    return [value] if isinstance(value, str) else value
 
 
 class Wanted(Model):
     """The `resources` section: what the heavy stages need."""
 
-    accelerators: list[Annotated[str, AfterValidator(_accelerator)]] = []
-    """Kinds and counts that would do, such as [H100:1, A100-80GB:1]; the plan takes the first that the cluster has."""
+    accelerators: Annotated[list[Annotated[str, AfterValidator(_accelerator)]], BeforeValidator(_listed)] = []
+    """Kinds and counts that would do, such as [H100:1, A100-80GB:1], or `any`; the plan takes the best that fits and
+    that the cluster has."""
+    prefer: Literal["cost", "time"] = "cost"
+    """What makes one better than another: the cost of training on it, or the time."""
     nodes: int = Field(1, ge=1, le=1)
     """Nodes of one stage; more than one is not available yet."""
     spot: NotAvailable = None
     """Not available yet."""
 
     def choices(self) -> list[tuple[str, int]]:
-        """(kind, count) in the order of preference."""
+        """(kind, count) as they are written; `any` is none of them."""
         found = (_ACCELERATOR.fullmatch(text) for text in self.accelerators)
         return [(match["kind"], int(match["count"])) for match in found if match]
+
+    @property
+    def any(self) -> bool:
+        """Whether every accelerator would do."""
+        return ANY in self.accelerators
 
 
 class RecipeGate(Gate):
@@ -94,10 +113,10 @@ class Recipe(Model):
     """The service to release to."""
     resources: Wanted = Wanted()
     """What the heavy stages need."""
-    compliance: NotAvailable = None
-    """Not available yet."""
-    budget: NotAvailable = None
-    """Not available yet."""
+    compliance: Compliance | None = None
+    """Who uses the model, where and for what: judged against the licences before anything starts."""
+    budget: Budget | None = None
+    """What the run may cost and last at most: judged in the plan, and again while it runs."""
     priority: NotAvailable = None
     """Not available yet."""
     env: NotAvailable = None

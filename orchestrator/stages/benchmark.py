@@ -20,7 +20,6 @@ from pydantic import AfterValidator, Field, field_validator
 from orchestrator import engines, plugins, processes
 from orchestrator.bench import flat, targets
 from orchestrator.bench.result import Cell, Result
-from orchestrator.bench.run import run_sweep
 from orchestrator.bench.sweep import SweepPlan
 from orchestrator.bench.targets import Opener, Ready
 from orchestrator.config import Model
@@ -121,6 +120,8 @@ def refresh(outputs: Outputs, home: Path) -> Outputs | None:
 
 def run(config: Config, context: Context) -> Outputs:
     """Measure every target. Raises EngineError when all cells of the deployed release failed, or all there are."""
+    from orchestrator.bench.run import run_sweep  # a plan needs none of the load generator
+
     openers, store = _openers(config, context), Store(context.home)
     of_run = store.run(context.run)
     deployed = _report(context, "deploy")

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
 from pydantic import Field, model_validator
 
 from orchestrator import processes
@@ -35,6 +34,9 @@ class Source(Model):
     """A local path or a hub id; with `prepare`, the path inside the command's output folder."""
     prepare: str | None = None
     """A command that writes into the folder that {out} stands for; {dataset} is the training data set's folder."""
+    license: str | None = None
+    """Its licence, such as apache-2.0, where the catalog cannot know it; for a model of the catalog, what holds instead
+    of the catalog's."""
 
     @model_validator(mode="before")
     @classmethod
@@ -163,6 +165,8 @@ def _prepared_folder(source: Source, context: Context, dataset: Path | None) -> 
 
 def _prepared(source: Source, what: str, context: Context, dataset: Path | None) -> Path:
     """The output folder of a command, which runs unless it has before; a half-made folder is never used."""
+    from filelock import FileLock  # a plan locks nothing
+
     folder = _prepared_folder(source, context, dataset)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):

@@ -72,6 +72,12 @@ class Store:
             Run(**row) for row in self._db.rows(select(schema.runs).order_by(schema.runs.c.created.desc()).limit(limit))
         ]
 
+    def change_plan(self, run: str, plan: Row, *, reason: str) -> None:
+        """Replace the plan of a run that has ended, before it is resumed; its stages stay as they are."""
+        with self._db.begin() as connection:
+            connection.execute(update(schema.runs).where(schema.runs.c.id == run).values(plan=dict(plan)))
+            self._db.event(connection, "run.plan_changed", run=run, data={"message": reason})
+
     def stage_runs(self, run: str) -> list[StageRun]:
         """The stages of a run, in their order."""
         table = schema.stage_runs
@@ -90,6 +96,17 @@ class Store:
             paths = (found.outputs or {}).get("artifacts", {}).values()
             return found if all(Path(path).exists() for path in paths) else None
         return None
+
+    def runs_of_stage(self, digest: str, limit: int = 20) -> list[str]:
+        """Ids of the runs that have a stage with this digest, made or reused; the newest first."""
+        table = schema.stage_runs
+        query = (
+            select(table.c.run)
+            .join(schema.runs, schema.runs.c.id == table.c.run)
+            .where(table.c.digest == digest, table.c.state.in_(("succeeded", "reused")))
+            .order_by(schema.runs.c.created.desc())
+        )
+        return [row["run"] for row in self._db.rows(query.limit(limit))]
 
     def move_run(self, run: str, state: str, *, error: OrchError | None = None) -> None:
         """Change a run's state. Raises OrchError if the move is not legal."""

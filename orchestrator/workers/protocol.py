@@ -7,6 +7,7 @@ else that a library prints goes to stderr, which is the stage's log.
 
 import json
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from filelock import FileLock
 from orchestrator.errors import OrchError, disk_full, is_disk_full
 
 _events = os.dup(1)
+PEAK_MEMORY = "peak_memory"
+"""Key of every result."""
 
 
 def emit(kind: str, /, **data: Any) -> None:
@@ -33,7 +36,7 @@ def main(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         # a worker that lost its owner may still be writing its last checkpoint: the next one waits for it
         lock = FileLock(result_path.with_suffix(".lock"))
         lock.acquire()
-        result = work(json.loads(request_path.read_text()))
+        result = {**work(json.loads(request_path.read_text())), PEAK_MEMORY: peak_memory()}
         partial = result_path.with_suffix(".partial")
         partial.write_text(json.dumps(result))
         partial.rename(result_path)
@@ -46,6 +49,19 @@ def main(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         _fail(disk_full(error.filename or result_path.parent))
     sys.stdout.flush()
     os._exit(0)  # skips slow interpreter teardown of torch; the result is already on disk
+
+
+def peak_memory() -> dict[str, int]:
+    """The most that this process held, in bytes: on an accelerator by torch's own counters, reserved and allocated;
+    `rss` is its main memory, and on a CPU all there is.
+    """
+    found = {"rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        devices = range(torch.cuda.device_count())
+        found["reserved"] = max(torch.cuda.max_memory_reserved(device) for device in devices)
+        found["allocated"] = max(torch.cuda.max_memory_allocated(device) for device in devices)
+    return found
 
 
 def _fail(error: OrchError) -> None:

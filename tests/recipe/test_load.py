@@ -121,10 +121,42 @@ serve: {service: svc, target: gguf, engine_args: {n_ctxx: 1}}
     assert "recipe.yaml:4: serve.engine_args.n_ctxx: unknown option of llama_cpp; did you mean 'n_ctx'?" in message
 
 
-@pytest.mark.parametrize("section", ["compliance: {use: commercial}", "budget: {max_cost_usd: 40}", "priority: 50"])
+@pytest.mark.parametrize("section", ["priority: 50", "env: [HF_TOKEN]"])
 def test_a_section_of_later_work_is_rejected_by_name(tmp_path: Path, section: str) -> None:
     name = section.split(":")[0]
     assert f"recipe.yaml:3: {name}: this is not available yet" in _problems(tmp_path, section + "\n")
+
+
+def test_limits_and_the_use_of_a_model_are_read_with_their_units(tmp_path: Path) -> None:
+    text = """\
+compliance: {use: commercial, principal_place_of_business: de, monthly_active_users: 120k}
+budget: {max_cost_usd: $40, max_duration: 6h}
+resources: {accelerators: any, prefer: time}
+"""
+    found = _load(tmp_path, text).recipe
+    assert found.compliance is not None
+    assert (found.compliance.principal_place_of_business, found.compliance.monthly_active_users) == ("DE", 120_000)
+    assert found.budget is not None
+    assert (found.budget.max_cost_usd, found.budget.max_duration) == (40, 6 * 3600)
+    assert found.resources.any
+    assert found.resources.choices() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("budget: {max_cost_usd: -40}", "recipe.yaml:3: budget.max_cost_usd: -40 is not usd"),
+        ("budget: {max_cost: 40}", "unknown key 'budget.max_cost'; did you mean 'max_cost_usd'?"),
+        ("budget: {max_duration: soon}", "budget.max_duration: 'soon' is not seconds"),
+        ("compliance: {usage: research}", "unknown key 'compliance.usage'; did you mean 'use'?"),
+        ("compliance: {use: comercial}", "compliance.use: input should be"),
+        ("compliance: {principal_place_of_business: Germany}", "'Germany' is not a country"),
+        ("resources: {accelerators: [H100]}", "KIND:COUNT, such as H100:1, or any; found 'H100'"),
+        ("resources: {prefer: cheap}", "resources.prefer: input should be 'cost' or 'time'"),
+    ],
+)
+def test_limits_and_uses_that_cannot_be_read_are_named(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in _problems(tmp_path, text + "\n")
 
 
 @pytest.mark.parametrize(

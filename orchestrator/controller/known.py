@@ -1,0 +1,69 @@
+"""What can be said about a recipe's model, rows and accelerators before anything runs: what a forecast is made from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.catalog.catalog import Catalog
+from orchestrator.catalog.gpus import Gpu
+from orchestrator.clusters.cluster import Cluster
+from orchestrator.controller import asked, placing
+from orchestrator.controller.asked import Ask, Rows, Target
+from orchestrator.controller.base_model import Base, base_model
+from orchestrator.controller.placing import Placement
+from orchestrator.planner.estimate import Unknown
+from orchestrator.planner.finetune import FineTune
+from orchestrator.planner.plan import PlannedStage
+from orchestrator.recipe.load import Loaded
+from orchestrator.recipe.recipe import Recipe
+from orchestrator.store.store import Store
+
+
+class Known(NamedTuple):
+    """What a forecast is made from."""
+
+    recipe: Recipe
+    base: Base
+    rows: Rows | Unknown
+    """Of training."""
+    held_out: Rows | Unknown
+    tune: FineTune | Unknown | None
+    """None: nothing is trained, or it has been."""
+    exports: Sequence[Target]
+    asks: Sequence[Ask]
+    placement: Placement
+    cluster: Cluster
+    catalog: Catalog
+    store: Store
+
+    @property
+    def gpu(self) -> Gpu | Unknown:
+        """The accelerator that the forecast is for."""
+        slot = self.placement.basis
+        if slot is None:
+            return Unknown(reason="unknown: the catalog has no speed of a CPU")
+        return slot.gpu or Unknown(reason=f"unknown: the catalog has no {slot.kind}")
+
+
+def known(
+    loaded: Loaded, planned: Sequence[PlannedStage], cluster: Cluster, catalog: Catalog, store: Store, cwd: Path
+) -> Known:
+    """From the stages that do not depend on the accelerator, which this chooses. Raises InputError as `make_plan`."""
+    recipe = loaded.recipe
+    stages = {stage.name: stage for stage in planned}
+    base = Base(Unknown(reason="unknown: the recipe has no base model"), "", False)
+    if recipe.base_model:
+        base = base_model(recipe.base_model, stages.get("prepare"), catalog, store, cwd)
+    rows = asked.rows(recipe.datasets, stages.get("data"), store, cwd)
+    held_out = asked.rows(recipe.test_datasets, stages.get("data"), store, cwd, "test")
+    trained = "train" not in stages or stages["train"].reused_from is not None
+    tune = None if trained else asked.fine_tune(recipe, base.facts, rows)
+    exports = asked.targets(recipe)
+    prompt = None if isinstance(held_out, Unknown) else max(1, round(held_out.tokens.value / held_out.number))
+    asks = asked.asks(recipe, prompt)
+    busiest = max(asks, key=lambda ask: ask.concurrency or 0)
+    request = busiest.request.model_copy(update={"concurrency": busiest.concurrency or 8})
+    choices = placing.slots(loaded, cluster, catalog)
+    tokens = asked.train_tokens(recipe.train, rows) if recipe.train else None
+    placement = placing.place(recipe, choices, cluster, base.facts, (tune, tokens), exports, request)
+    return Known(recipe, base, rows, held_out, tune, exports, asks, placement, cluster, catalog, store)
