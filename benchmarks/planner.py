@@ -5,7 +5,8 @@
     python benchmarks/planner.py --fit                  constants fitted on all rows, to be copied by hand
     python benchmarks/planner.py --out planner.json     writes the result, with date and commit
 
-A source is a repository: a notebook left out while its neighbours stay in would tell nothing. Beside each prediction
+A source is a repository: a notebook left out while its neighbours stay in would tell nothing. The serving table has one
+alone, whose documents of 2024, 2025 and 2026 measured other models, GPUs and loads: each is a source there. Beside each prediction
 stands what a user has today on the same rows. No row is dropped in silence: those that cannot be predicted are named.
 """
 
@@ -162,7 +163,7 @@ def serving(table: list[Row], *, left_out: bool) -> Result:
             continue  # a row of latencies only
         measured = float(row[planner_serving.COLUMN])
         spread = constants.spread.get("throughput") or planner_serving.fitted().spread.get("throughput", 0.5)
-        source = planner_memory.group(row)
+        source = f"{planner_memory.group(row)} {row.get('date', '')}".strip()  # all are of one repository
         judged.append(Judged(source, measured, measured * math.exp(errors[0]), abs(errors[0]) <= spread, False, {}))
     return Result("serving throughput", len(table), judged, refused)
 

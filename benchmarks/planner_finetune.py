@@ -19,9 +19,9 @@ from orchestrator.catalog.models import ModelFacts
 from orchestrator.catalog.parameters import parameters
 from orchestrator.errors import OrchError
 from orchestrator.planner.estimate import Unknown
-from orchestrator.planner.finetune import FineTune, Sharding, targets
-from orchestrator.planner.training_constants import SPEED, SpeedConstants
-from orchestrator.planner.training_speed import speed
+from orchestrator.planner.training.constants import SPEED, SpeedConstants
+from orchestrator.planner.training.finetune import FineTune, Sharding, targets
+from orchestrator.planner.training.speed import speed
 
 TABLE = "finetune_speed.csv"
 COLUMN = "tokens_per_s"

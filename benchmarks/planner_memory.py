@@ -18,11 +18,11 @@ from orchestrator.catalog.models import ModelFacts
 from orchestrator.config import Model
 from orchestrator.errors import OrchError
 from orchestrator.planner.estimate import Estimate, Unknown
-from orchestrator.planner.finetune import FineTune, Sharding
-from orchestrator.planner.quantization import DTYPE_BYTES, weight_bytes
-from orchestrator.planner.training_constants import MEMORY, MemoryConstants
-from orchestrator.planner.training_memory import Measure, largest_tensor, memory
-from orchestrator.planner.training_states import trained_parameters
+from orchestrator.planner.training.constants import MEMORY, MemoryConstants
+from orchestrator.planner.training.finetune import FineTune, Sharding
+from orchestrator.planner.training.memory import Measure, largest_tensor, memory
+from orchestrator.planner.training.quantization import DTYPE_BYTES, weight_bytes
+from orchestrator.planner.training.states import trained_parameters
 
 GIB = 2**30
 TABLE = "memory_train.csv"

@@ -1,7 +1,7 @@
 """The serving-speed model against published measurements: reads a table, predicts every row, fits the constants.
 
     python benchmarks/planner_serving.py                  errors by source, each source left out of the fit in turn
-    python benchmarks/planner_serving.py --write          fits all rows, writes orchestrator/planner/serving_fitted.yaml
+    python benchmarks/planner_serving.py --write          fits all rows, writes orchestrator/planner/serving/fitted.yaml
     python benchmarks/planner_serving.py --table X.csv    errors of the shipped constants on another table
 
 A row says what was run in its own words; `case` turns them into a target and a load. What a source's harness does and
@@ -23,13 +23,13 @@ import yaml
 from orchestrator.catalog.catalog import Catalog, load
 from orchestrator.config import Model
 from orchestrator.errors import OrchError
-from orchestrator.planner.engine_traits import traits
 from orchestrator.planner.estimate import Unknown
-from orchestrator.planner.formats import weight_format
-from orchestrator.planner.serving import KV_BYTES, Serving
-from orchestrator.planner.serving_efficiency import FILE, Fitted, fitted
-from orchestrator.planner.serving_load import Lengths, Point, Target, arriving, burst, closed
-from orchestrator.planner.serving_speed import places, reached, target
+from orchestrator.planner.serving.efficiency import FILE, Fitted, fitted
+from orchestrator.planner.serving.formats import weight_format
+from orchestrator.planner.serving.load import Lengths, Point, Target, arriving, burst, closed
+from orchestrator.planner.serving.serving import KV_BYTES, Serving
+from orchestrator.planner.serving.speed import places, reached, target
+from orchestrator.planner.serving.traits import traits
 
 TABLE = "serving_perf.csv"
 COLUMN = "tokens_per_s"
@@ -392,7 +392,7 @@ def _quantile(values: list[float], part: float) -> float:
 
 def text(constants: Fitted) -> str:
     """The file as `--write` writes it."""
-    head = "# Written by benchmarks/planner_serving.py --write; the fields are explained in serving_efficiency.py.\n"
+    head = "# Written by benchmarks/planner_serving.py --write; the fields are explained in efficiency.py.\n"
     return head + yaml.safe_dump(constants.model_dump(), sort_keys=False, width=110)
 
 

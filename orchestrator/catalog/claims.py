@@ -18,7 +18,7 @@ class Claim(Model):
     says: str
     """In our words."""
     check: str
-    """A function of planner/claim_checks.py."""
+    """A function of planner/money/claim_checks.py."""
     given: dict[str, Any]
     """Its arguments: the numbers of the claim."""
 

@@ -9,8 +9,8 @@ from orchestrator.catalog.catalog import Catalog
 from orchestrator.cli import catalog_show
 from orchestrator.cli.catalog_show import GIB, Column, Row
 from orchestrator.errors import InputError
-from orchestrator.planner.finetune import FineTune
 from orchestrator.planner.fits import ORDER, fits
+from orchestrator.planner.training.finetune import FineTune
 
 
 def show(catalog: Catalog, search: list[str] | None, gpu: str, *, as_json: bool, as_csv: bool, **tune: Any) -> None:

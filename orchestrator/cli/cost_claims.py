@@ -10,7 +10,7 @@ from orchestrator.catalog import claims
 from orchestrator.catalog.catalog import load
 from orchestrator.cli.cost_show import console
 from orchestrator.cli.cost_words import number
-from orchestrator.planner.claims import Checked, Figure, check
+from orchestrator.planner.money.claims import Checked, Figure, check
 
 _STYLES = {"right": "green", "rounded": "green", "in part": "yellow", "wrong": "red", "unknown": "dim"}
 

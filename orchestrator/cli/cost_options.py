@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.catalog.gpus import Gpu
     from orchestrator.catalog.models import ModelFacts
     from orchestrator.catalog.prices import ApiPrice
-    from orchestrator.planner.comparison import Comparison
+    from orchestrator.planner.money.comparison import Comparison
 
 _FACTORS = {"%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
 
@@ -58,8 +58,8 @@ class Hosted:
 def comparison(given: Given, home: Path) -> "Comparison":
     """The comparison that was asked for. Raises InputError for what cannot be read, is unknown or is absurd."""
     from orchestrator.catalog.catalog import load
-    from orchestrator.planner import case
-    from orchestrator.planner.comparison import compare
+    from orchestrator.planner.money import case
+    from orchestrator.planner.money.comparison import compare
 
     catalog, day = load(home), _day(given.on)
     price = _api_price(catalog, given, day)
@@ -86,8 +86,8 @@ def comparison(given: Given, home: Path) -> "Comparison":
 def _fleet(given: Given, hosted: Hosted, catalog: "Catalog", gpu: "Gpu", day: date) -> tuple["Assumptions", list[str]]:
     """Load, replica and its throughput: as given, else as predicted for the model."""
     from orchestrator.catalog.assumptions import shipped
-    from orchestrator.planner import case
     from orchestrator.planner.estimate import Unknown
+    from orchestrator.planner.money import case
     from orchestrator.units import Tokens
 
     share = _share(given.input_share)
@@ -118,8 +118,8 @@ def _fleet(given: Given, hosted: Hosted, catalog: "Catalog", gpu: "Gpu", day: da
 
 
 def _planned(given: Given, hosted: Hosted, model: "ModelFacts", gpu: "Gpu", share: float) -> Any:
-    from orchestrator.planner.replica import Level, plan
-    from orchestrator.planner.serving import Serving
+    from orchestrator.planner.money.replica import Level, plan
+    from orchestrator.planner.serving.serving import Serving
     from orchestrator.units import Seconds
 
     reading = round(given.request_tokens * share)
@@ -135,8 +135,8 @@ def _planned(given: Given, hosted: Hosted, model: "ModelFacts", gpu: "Gpu", shar
 
 def _weights_gb(model: "ModelFacts", hosted: Hosted) -> float | None:
     from orchestrator.planner.estimate import Unknown
-    from orchestrator.planner.serving import Serving
-    from orchestrator.planner.serving_weights import gpu_weights
+    from orchestrator.planner.serving.serving import Serving
+    from orchestrator.planner.serving.weights import gpu_weights
 
     found = gpu_weights(model, Serving(engine=hosted.engine, quantization=hosted.quantization))
     return None if isinstance(found, Unknown) else sum(found.values()) / 1e9
@@ -173,7 +173,7 @@ def _words(hosted: Hosted, gpu: "Gpu") -> str:
 
 
 def _api_price(catalog: "Catalog", given: Given, day: date) -> "ApiPrice":
-    from orchestrator.planner.prices import api_price
+    from orchestrator.planner.money.prices import api_price
 
     found = catalog.api_prices(given.versus)
     if not found:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 
 from orchestrator.cli.cost_words import tokens
-from orchestrator.planner.comparison import Comparison
-from orchestrator.planner.tco import Way
+from orchestrator.planner.money.comparison import Comparison
+from orchestrator.planner.money.tco import Way
 
 _LOOKS: dict[Way, tuple[str, str]] = {"self-hosted": ("■", "blue+"), "api": ("●", "red+"), "hybrid": ("▲", "green+")}
 """Mark and colour of each line; the marks alone tell them apart where there is no colour."""

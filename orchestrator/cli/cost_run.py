@@ -11,11 +11,11 @@ from orchestrator.cli.show import console
 from orchestrator.clusters.cluster import load_cluster
 from orchestrator.controller.planning import make_plan
 from orchestrator.errors import InputError
-from orchestrator.planner.cost import Offer, offers
 from orchestrator.planner.estimate import Estimate, Unknown
 from orchestrator.planner.forecast import Forecast
+from orchestrator.planner.money.cost import Offer, offers
+from orchestrator.planner.money.prices import TERMS
 from orchestrator.planner.plan import Plan
-from orchestrator.planner.prices import TERMS
 from orchestrator.recipe.load import load_recipe
 from orchestrator.store.store import Store
 

@@ -17,8 +17,8 @@ from orchestrator.catalog.assumptions import Assumption, shipped
 from orchestrator.cli import cost_plot
 from orchestrator.cli.cost_words import bound, dollars, number, saving, share, tokens
 from orchestrator.errors import InputError
-from orchestrator.planner.break_even import BreakEven
-from orchestrator.planner.comparison import Bill, Comparison, OwnFleet
+from orchestrator.planner.money.break_even import BreakEven
+from orchestrator.planner.money.comparison import Bill, Comparison, OwnFleet
 
 _PIPE_WIDTH = 160
 _SWINGS = 12

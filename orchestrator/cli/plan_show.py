@@ -25,7 +25,7 @@ from orchestrator.planner.forecast import (
 )
 from orchestrator.planner.license import Finding
 from orchestrator.planner.plan import Plan
-from orchestrator.planner.serving_memory import ServingFit
+from orchestrator.planner.serving.memory import ServingFit
 
 SHOWN_LAYOUTS = 8
 """Of those that are not refused; refused ones are as many at most. `--json` has all."""

@@ -13,14 +13,14 @@ from orchestrator.config import Model
 from orchestrator.errors import InputError
 from orchestrator.loadgen.workload.spec import Workload
 from orchestrator.planner.estimate import Estimate, Term, Unknown
-from orchestrator.planner.finetune import FineTune
 from orchestrator.planner.forecast import GIB
-from orchestrator.planner.formats import weight_format
 from orchestrator.planner.layouts import Request
 from orchestrator.planner.plan import PlannedStage
-from orchestrator.planner.remedies import describe, smallest_change
-from orchestrator.planner.serving import Serving
-from orchestrator.planner.training_memory import memory
+from orchestrator.planner.serving.formats import weight_format
+from orchestrator.planner.serving.serving import Serving
+from orchestrator.planner.training.finetune import FineTune
+from orchestrator.planner.training.memory import memory
+from orchestrator.planner.training.remedies import describe, smallest_change
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.recipe.stages import stage_configs
 from orchestrator.stages.base import local_path

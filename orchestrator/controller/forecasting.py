@@ -11,10 +11,8 @@ from orchestrator.controller.known import Known
 from orchestrator.controller.placing import CLUSTER
 from orchestrator.controller.stage_forecasts import Time, stage_time
 from orchestrator.errors import InputError
-from orchestrator.planner import budget, layouts, license
-from orchestrator.planner.cost import of_run
+from orchestrator.planner import layouts, license
 from orchestrator.planner.estimate import Estimate, Unknown
-from orchestrator.planner.finetune import FineTune
 from orchestrator.planner.forecast import (
     Acceptance,
     BudgetForecast,
@@ -27,12 +25,15 @@ from orchestrator.planner.forecast import (
     total,
 )
 from orchestrator.planner.layouts import Slot
+from orchestrator.planner.money import budget
+from orchestrator.planner.money.cost import of_run
+from orchestrator.planner.money.prices import PriceRange
 from orchestrator.planner.plan import PlannedStage
-from orchestrator.planner.prices import PriceRange
-from orchestrator.planner.serving import Serving
-from orchestrator.planner.serving_memory import memory as serving_memory
-from orchestrator.planner.serving_speed import ServingSpeed, speed, speed_at_rate
-from orchestrator.planner.training_memory import memory
+from orchestrator.planner.serving.memory import memory as serving_memory
+from orchestrator.planner.serving.serving import Serving
+from orchestrator.planner.serving.speed import ServingSpeed, speed, speed_at_rate
+from orchestrator.planner.training.finetune import FineTune
+from orchestrator.planner.training.memory import memory
 
 
 def forecast(known: Known, planned: Sequence[PlannedStage], accepted: Acceptance | None) -> Forecast:

@@ -12,8 +12,8 @@ from orchestrator.controller.asked import Ask, Rows, Target
 from orchestrator.controller.base_model import Base, base_model
 from orchestrator.controller.placing import Placement
 from orchestrator.planner.estimate import Unknown
-from orchestrator.planner.finetune import FineTune
 from orchestrator.planner.plan import PlannedStage
+from orchestrator.planner.training.finetune import FineTune
 from orchestrator.recipe.load import Loaded
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.store.store import Store

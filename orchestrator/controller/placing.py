@@ -12,11 +12,11 @@ from orchestrator.controller.asked import Target
 from orchestrator.errors import InputError, RecipeError
 from orchestrator.planner import layouts
 from orchestrator.planner.estimate import Estimate, Unknown
-from orchestrator.planner.finetune import FineTune
 from orchestrator.planner.forecast import Layout
 from orchestrator.planner.layouts import COUNTS, Slot
-from orchestrator.planner.prices import PriceRange, market
-from orchestrator.planner.serving import Serving
+from orchestrator.planner.money.prices import PriceRange, market
+from orchestrator.planner.serving.serving import Serving
+from orchestrator.planner.training.finetune import FineTune
 from orchestrator.recipe.load import Loaded
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.validation import origin

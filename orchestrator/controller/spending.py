@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 
 from orchestrator.documents import scalar
 from orchestrator.errors import BudgetError, InputError
-from orchestrator.planner import budget
-from orchestrator.planner.budget import Budget
 from orchestrator.planner.forecast import BudgetForecast, Price
+from orchestrator.planner.money import budget
+from orchestrator.planner.money.budget import Budget
 from orchestrator.planner.plan import Plan
 from orchestrator.store.records import ENDED, Event
 

@@ -11,10 +11,10 @@ from orchestrator.controller.asked import Rows
 from orchestrator.controller.known import Known
 from orchestrator.planner import layouts, stage_times
 from orchestrator.planner.estimate import Estimate, Unknown
-from orchestrator.planner.finetune import FineTune
 from orchestrator.planner.forecast import TargetForecast
-from orchestrator.planner.serving import Serving
-from orchestrator.planner.serving_speed import speed
+from orchestrator.planner.serving.serving import Serving
+from orchestrator.planner.serving.speed import speed
+from orchestrator.planner.training.finetune import FineTune
 
 Time = Estimate | Unknown
 CELL_S = 2.0

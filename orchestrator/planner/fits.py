@@ -9,8 +9,8 @@ from orchestrator.catalog.parameters import Parameters, parameters
 from orchestrator.config import Model
 from orchestrator.errors import InputError
 from orchestrator.planner.estimate import Unknown
-from orchestrator.planner.finetune import FineTune
-from orchestrator.planner.training_memory import memory
+from orchestrator.planner.training.finetune import FineTune
+from orchestrator.planner.training.memory import memory
 
 Verdict = Literal["fits", "tight", "does not fit", "unknown"]
 ORDER: tuple[Verdict, ...] = ("fits", "tight", "unknown", "does not fit")

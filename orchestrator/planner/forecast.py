@@ -3,10 +3,10 @@
 from typing import Literal
 
 from orchestrator.config import Model
-from orchestrator.planner.budget import Budget, Judgement
 from orchestrator.planner.estimate import Estimate, Unknown
 from orchestrator.planner.license import Verdict
-from orchestrator.planner.serving_memory import ServingFit
+from orchestrator.planner.money.budget import Budget, Judgement
+from orchestrator.planner.serving.memory import ServingFit
 
 GIB = 2**30
 

@@ -13,20 +13,20 @@ from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.models import ModelFacts
 from orchestrator.config import Model
 from orchestrator.errors import InputError
-from orchestrator.planner.cost import of_run
 from orchestrator.planner.estimate import Estimate, Unknown
-from orchestrator.planner.finetune import FineTune, Sharding
 from orchestrator.planner.forecast import GIB, Layout
-from orchestrator.planner.prices import PriceRange
-from orchestrator.planner.serving import Serving
-from orchestrator.planner.serving_memory import ServingFit
-from orchestrator.planner.serving_memory import memory as serving_memory
-from orchestrator.planner.serving_speed import ServingSpeed
-from orchestrator.planner.serving_speed import speed as serving_speed
-from orchestrator.planner.tokens_cost import Fleet, Throughput, per_million
-from orchestrator.planner.training_memory import memory as training_memory
-from orchestrator.planner.training_speed import speed as training_speed
-from orchestrator.planner.training_speed import wall_time
+from orchestrator.planner.money.cost import of_run
+from orchestrator.planner.money.prices import PriceRange
+from orchestrator.planner.money.tokens_cost import Fleet, Throughput, per_million
+from orchestrator.planner.serving.memory import ServingFit
+from orchestrator.planner.serving.memory import memory as serving_memory
+from orchestrator.planner.serving.serving import Serving
+from orchestrator.planner.serving.speed import ServingSpeed
+from orchestrator.planner.serving.speed import speed as serving_speed
+from orchestrator.planner.training.finetune import FineTune, Sharding
+from orchestrator.planner.training.memory import memory as training_memory
+from orchestrator.planner.training.speed import speed as training_speed
+from orchestrator.planner.training.speed import wall_time
 
 COUNTS = (1, 2, 4, 8)
 """Accelerators of one node that `any` tries."""

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from orchestrator.config import Model, NotAvailable
-from orchestrator.planner.budget import Budget
 from orchestrator.planner.license import Compliance
+from orchestrator.planner.money.budget import Budget
 from orchestrator.planner.plan import Gate
 from orchestrator.stages.benchmark import Section as Benchmark
 from orchestrator.stages.deploy import Serve

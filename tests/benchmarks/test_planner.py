@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.planner.training_constants import MEMORY, SPEED
+from orchestrator.planner.training.constants import MEMORY, SPEED
 
 ROOT = Path(__file__).parents[2]
 FACTS = ROOT.parent / "shared" / "facts" / "calibration"

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from orchestrator.planner.estimate import Unknown
-from orchestrator.planner.serving_efficiency import FILE, fitted
+from orchestrator.planner.serving.efficiency import FILE, fitted
 
 ROOT = Path(__file__).parents[2]
 FACTS = ROOT.parent / "shared" / "facts" / "calibration" / "serving_perf.csv"

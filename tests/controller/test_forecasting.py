@@ -13,7 +13,7 @@ from orchestrator.errors import InputError, NotAllowedError, RecipeError
 from orchestrator.planner.estimate import Estimate, Unknown
 from orchestrator.planner.forecast import Acceptance, Forecast, Price
 from orchestrator.planner.plan import Plan
-from orchestrator.planner.serving_memory import ServingFit
+from orchestrator.planner.serving.memory import ServingFit
 from orchestrator.recipe.load import load_recipe
 from orchestrator.store.store import Store
 from orchestrator.units import Usd

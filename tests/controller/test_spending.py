@@ -10,9 +10,9 @@ from orchestrator.controller import runs, spending
 from orchestrator.controller.drive import drive
 from orchestrator.controller.spending import Watch
 from orchestrator.errors import InputError, from_record
-from orchestrator.planner.budget import Budget
 from orchestrator.planner.estimate import Unknown
 from orchestrator.planner.forecast import BudgetForecast, Forecast, Price
+from orchestrator.planner.money.budget import Budget
 from orchestrator.planner.plan import Plan, PlannedStage, Resources
 from orchestrator.store.records import Event
 from orchestrator.store.store import Store

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from orchestrator.catalog.catalog import load
-from orchestrator.planner.finetune import FineTune
 from orchestrator.planner.fits import ORDER, fit, fits
+from orchestrator.planner.training.finetune import FineTune
 
 CATALOG = load(directory=Path(__file__).parent)
 TUNE = FineTune(method="qlora", sequence_len=2048)

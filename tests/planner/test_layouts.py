@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from orchestrator.catalog.catalog import Catalog, load
 from orchestrator.planner import layouts
 from orchestrator.planner.estimate import Estimate, Unknown
-from orchestrator.planner.finetune import FineTune
 from orchestrator.planner.forecast import Layout, total
 from orchestrator.planner.layouts import Request, Slot
-from orchestrator.planner.prices import PriceRange
-from orchestrator.planner.serving import Serving
+from orchestrator.planner.money.prices import PriceRange
+from orchestrator.planner.serving.serving import Serving
+from orchestrator.planner.training.finetune import FineTune
 
 CATALOG: Catalog = load()
 MODEL = CATALOG.model("Qwen/Qwen3-8B")

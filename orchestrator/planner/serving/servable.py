@@ -1,0 +1,74 @@
+"""Which engine serves which weight format on which GPU; a refusal says why and what would do.
+
+What runs natively and what is unpacked to 16 bits for each product follows from the GPU's types (`compute_type`). The
+exceptions below were read in vLLM 0.32's kernel lists, TensorRT-LLM 1.2's support matrix and llama.cpp's README.
+"""
+
+from typing import NamedTuple
+
+from orchestrator.catalog.gpus import Gpu
+from orchestrator.errors import InputError
+from orchestrator.planner.serving.formats import formats, weight_format
+from orchestrator.planner.serving.serving import Serving
+
+NVIDIA = "sm_"
+AMPERE_ON = ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120", "sm_121")
+ADA_ON = AMPERE_ON[3:]
+BLACKWELL = AMPERE_ON[5:]
+
+
+class Rule(NamedTuple):
+    """What an engine serves of one format: `""` stands for every GPU, a prefix for a family of them."""
+
+    where: tuple[str, ...]
+    because: str
+
+
+_PLAIN = Rule(AMPERE_ON, "it runs on NVIDIA GPUs from Ampere on")
+_TRT = {
+    "bf16": _PLAIN,
+    "fp16": _PLAIN,
+    "fp8": Rule(ADA_ON, "it needs fp8 matrix units, from Ada and Hopper on"),
+    "w4a16": Rule(("sm_80", "sm_86", "sm_89", "sm_90"), "int4 has no Blackwell kernels"),
+    "w4a8": Rule(("sm_89", "sm_90"), "int4 with fp8 activations runs on Ada and Hopper only"),
+    "nvfp4": Rule(BLACKWELL, "NVFP4 runs on Blackwell only"),
+    # the support matrix says Blackwell only, but gpt-oss was measured on Hopper, by its Triton kernels (perf-overview)
+    "mxfp4": Rule(("sm_90", *BLACKWELL), "MXFP4 runs on Blackwell, and of gpt-oss on Hopper"),
+    "mxfp8": Rule(("sm_100", "sm_103"), "MXFP8 runs on data-centre Blackwell only"),
+}
+_VLLM = {
+    "int8": Rule(
+        ("sm_7", "sm_8", "sm_90", "sm_12", "gfx"), "its int8 kernel raises at the first request on Blackwell; use fp8"
+    ),
+    "w4a8": Rule(("sm_90",), "int4 with fp8 activations runs on Hopper only"),
+    "nvfp4": Rule((NVIDIA,), "NVFP4 is only emulated on AMD's GPUs"),
+    "mxfp4": Rule((NVIDIA, "gfx95"), "MXFP4 is only emulated there"),
+}
+_GGUF = tuple(name for name, found in formats().items() if found.engines)
+_RULES: dict[str, dict[str, Rule]] = {"tensorrt_llm": _TRT, "vllm": _VLLM, "sglang": _VLLM}
+_ONLY = {
+    "tensorrt_llm": tuple(_TRT),
+    "llama_cpp": (*_GGUF, "bf16", "fp16", "fp32", "mxfp4", "nvfp4"),
+}
+"""Engines that read no other format; the others read all but GGUF."""
+
+
+def refusal(serving: Serving, gpu: Gpu) -> str | None:
+    """Why the engine cannot serve this format on this GPU; None: it can."""
+    engine, name = serving.traits.name, weight_format(serving.quantization).name
+    known = _ONLY.get(engine) or tuple(found for found in formats() if found not in _GGUF)
+    if name not in known:
+        return f"{engine} does not read {name}{', which is a format of llama_cpp' if name in _GGUF else ''}"
+    rule = _RULES.get(engine, {}).get(name)
+    if rule and not gpu.arch.startswith(rule.where):
+        return f"{engine} cannot serve {name} on {gpu.kind}: {rule.because}"
+    return None
+
+
+def check_servable(serving: Serving, gpu: Gpu) -> None:
+    """Raise InputError, with the formats that the engine serves on this GPU, when it cannot serve this one."""
+    if (reason := refusal(serving, gpu)) is None:
+        return
+    usable = [name for name in formats() if refusal(serving.model_copy(update={"quantization": name}), gpu) is None]
+    others = f"use one of {', '.join(usable)}" if usable else "choose another engine, or another GPU"
+    raise InputError(reason, next_step=others)
