@@ -6,8 +6,9 @@
     python benchmarks/planner.py --out planner.json     writes the result, with date and commit
 
 A source is a repository: a notebook left out while its neighbours stay in would tell nothing. The serving table has one
-alone, whose documents of 2024, 2025 and 2026 measured other models, GPUs and loads: each is a source there. Beside each prediction
-stands what a user has today on the same rows. No row is dropped in silence: those that cannot be predicted are named.
+alone, whose documents of 2024, 2025 and 2026 measured other models, GPUs and loads: each is a source there. Beside each
+prediction stands what a user has today on the same rows. No row is dropped in silence: those that cannot be predicted
+are named.
 """
 
 import argparse
