@@ -292,6 +292,38 @@ def test_client_processes_end_without_a_word_when_the_command_is_killed(home: Pa
     assert said == b""
 
 
+def test_a_benchmark_that_was_killed_goes_on_with_the_cells_that_are_missing(orch: Orch, home: Path) -> None:
+    async def stuck_at_two(body: dict[str, Any]) -> AsyncIterator[bytes]:
+        if stuck and body["max_tokens"] > 1 and any(home.glob("benchmarks/*/*.records")):
+            asked.set()
+            await asyncio.Event().wait()
+        async for piece in answer("a", "b", "c", "d")(body):
+            yield piece
+
+    asked, stuck = threading.Event(), [True]
+    loads = ("-c", "1,2", "--requests", "8", "--output-tokens", "4")
+    with serving(stuck_at_two) as engine:
+        command = [sys.executable, "-m", "orchestrator.cli.main", "bench", "run", engine.url, *loads]
+        environment = {**os.environ, "ORCH_HOME": str(home)}
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
+            assert asked.wait(30)
+            process.kill()
+            said = process.communicate(timeout=30)[0].decode()
+        stuck.clear()
+        [folder] = (home / "benchmarks").iterdir()
+        assert f"--resume {folder.name}" in said
+        [first] = folder.glob("*.records")
+        measured_at = first.stat().st_mtime_ns
+        assert "other options" in refused(orch, engine.url, *loads, "--seed", "3", "--resume", "latest")
+        assert folder.name in refused(orch, engine.url, *loads, "--resume", "b-none")
+        done = orch("bench", "run", engine.url, *loads, "--resume", folder.name)
+    assert done.returncode == 0, done.stderr
+    kept = Store(home).benchmark("latest")
+    assert kept["id"] == folder.name
+    assert [cell["state"] for cell in kept["cells"]] == ["done", "done"]
+    assert first.stat().st_mtime_ns == measured_at
+
+
 RECIPE = """\
 name: two-servers
 benchmark:
