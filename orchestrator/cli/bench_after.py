@@ -109,6 +109,11 @@ def _failed(result: "Result") -> OrchError | None:
 def _regressed(comparison: "Comparison | None", limit: float | None, against: str) -> OrchError | None:
     from orchestrator.bench.compare import regressions
 
+    if comparison is not None and limit is not None and not comparison.cells:
+        return InputError(
+            f"--fail-on-regression: no cell has a partner in {against}, so that nothing was compared",
+            next_step="measure the same workloads at the same loads, or name another baseline",
+        )
     worse = regressions(comparison, limit) if comparison is not None and limit is not None else []
     if not worse or limit is None:
         return None

@@ -225,6 +225,9 @@ def test_a_regression_against_the_baseline_ends_with_exit_code_4(orch: Orch, url
     assert orch("bench", "compare", oldest, newest).returncode == 0
     assert orch("bench", "compare", oldest, newest, "--fail-on-regression", "5%").returncode == 4
     assert orch("bench", "compare", oldest, oldest, "--fail-on-regression", "5%").returncode == 0
+    nothing = orch("bench", "run", url, *QUICK, "--baseline", "mine", "--fail-on-regression", "5%")
+    assert nothing.returncode == 2
+    assert "nothing was compared" in nothing.stderr
 
 
 def test_a_webhook_is_told_of_the_outcome(orch: Orch, url: str) -> None:
