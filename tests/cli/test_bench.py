@@ -162,6 +162,15 @@ def test_a_key_is_sent_and_never_shown(orch: Orch, home: Path, monkeypatch: pyte
     assert not any(b"sk-of-mine" in content for content in (*everything, done.stdout.encode(), done.stderr.encode()))
 
 
+def test_a_password_in_the_url_is_sent_and_never_shown(orch: Orch, home: Path) -> None:
+    with serving(answer("a", "b", "c", "d")) as engine:
+        done = orch("bench", "run", engine.url.replace("//", "//me:geh%20heim@"), *QUICK, "--json")
+        assert {headers.get("Authorization") for headers in engine.headers} == {"Basic bWU6Z2VoIGhlaW0="}
+        assert Result.model_validate_json(done.stdout).targets[0].url == engine.url
+    everything = [path.read_bytes() for path in home.rglob("*") if path.is_file()]
+    assert not any(b"heim" in content for content in (*everything, done.stdout.encode(), done.stderr.encode()))
+
+
 def refused(orch: Orch, *arguments: str) -> str:
     """What is said about bad input; nothing was kept."""
     done = orch("bench", "run", *arguments)
