@@ -106,7 +106,11 @@ def test_a_finish_reason_beside_the_last_text_is_seen_after_answers_of_any_lengt
     for number, texts in enumerate(asked):
         stream = Stream(shapes=shapes)
         for place, text in enumerate(texts, 1):
-            choice = {"index": 0, "delta": {"content": text}, "finish_reason": "length" if place == len(texts) else None}
+            choice = {
+                "index": 0,
+                "delta": {"content": text},
+                "finish_reason": "length" if place == len(texts) else None,
+            }
             stream.take(f"data: {json.dumps({'id': f'r{number}', 'choices': [choice]}, **layout)}\n\n".encode(), place)
         assert (len(stream.content), stream.finish_reason) == (len(texts), "length")
 
