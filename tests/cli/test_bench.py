@@ -406,3 +406,17 @@ def test_another_tools_result_is_imported_shown_and_written_again(orch: Orch, tm
     assert Path(row).read_text().count("\n") == 3
     refused = orch("bench", "import", str(tmp_path / "out.csv"))
     assert refused.returncode == 2
+
+
+@pytest.mark.parametrize("form", ["aiperf", "vllm_bench"])
+def test_each_cell_of_a_benchmark_goes_out_and_comes_back(orch: Orch, url: str, tmp_path: Path, form: str) -> None:
+    assert orch("bench", "run", url, "-c", "1,2", "--requests", "12", "--output-tokens", "4").returncode == 0
+    told = orch("bench", "export", "latest", str(tmp_path / "out" / "r.json"), "--format", form)
+    assert told.returncode == 0, told.stderr
+    summaries = sorted((tmp_path / "out").glob("*.json"))
+    assert len(summaries) == 2
+    for summary, streams in zip(summaries, (1, 2), strict=True):
+        back = orch("bench", "import", str(summary))
+        assert back.returncode == 0, back.stderr
+        [cell] = json.loads(orch("bench", "show", back.stdout.split(":")[0], "--json").stdout)["cells"]
+        assert (cell["concurrency"], cell["state"]) == (streams, "done")
