@@ -199,7 +199,10 @@ def _all_failed(summary: Summary) -> str | None:
     if summary.succeeded:
         return None
     if not summary.errors:
-        return "no request was sent after the warm-up"
+        all_warm = (
+            f": all {summary.warmup_requests} fell into it, so make it shorter" if summary.warmup_requests else ""
+        )
+        return f"no request was sent after the warm-up{all_warm}"
     said = f"; for example: {summary.error_example}" if summary.error_example else ""
     return f"all {summary.requests} requests failed ({_counted(summary.errors)}){said}"
 

@@ -157,6 +157,15 @@ def test_a_failed_cell_is_tried_again(sweep: Sweep) -> None:
     assert [cell.state for cell in second.cells] == ["done"]
 
 
+def test_a_trace_that_is_over_before_its_warm_up_says_so(sweep: Sweep, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "2023-11-16 18:17:03.9799600,20,3\n" * 2)
+    with serving(answer("a")) as engine:
+        settings = {"workload": {"trace": str(trace)}, "num_requests": None, "warmup_duration": "200ms"}
+        [cell] = sweep.run({"mine": at("mine", engine.url)}, settings).cells
+    assert cell.cause == "no request was sent after the warm-up: all 2 fell into it, so make it shorter"
+
+
 def test_a_hopeless_cell_ends_early(sweep: Sweep) -> None:
     with serving(failing(500)) as engine:
         result = sweep.run({"mine": at("mine", engine.url)}, {"concurrency": [1], "num_requests": 100_000})
