@@ -38,6 +38,11 @@ def before(after: After, home: Path, names: Sequence[str]) -> "Found | None":
         from orchestrator import webhook
 
         webhook.check(after.webhook)
+    for path in (after.csv, after.html):
+        if path is not None:
+            from orchestrator.cli import bench_results
+
+            bench_results.check_writable(path)
     if after.baseline is None and after.limit is None:
         return None
     from orchestrator.cli import bench_results  # the store: what needs no baseline must not wait for it

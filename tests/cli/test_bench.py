@@ -221,6 +221,18 @@ def test_options_that_cannot_be(orch: Orch, url: str, arguments: tuple[str, ...]
     assert said in refused(orch, url, *arguments)
 
 
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_measured(
+    orch: Orch, url: str, home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for option in ("--csv", "--html"):
+        assert "cannot write" in refused(orch, url, *QUICK, option, str(tmp_path / "file" / "out"))
+    assert not (home / "benchmarks").exists()
+    assert orch("bench", "run", url, *QUICK, "--csv", str(tmp_path / "new" / "out.csv")).returncode == 0
+    late = orch("bench", "report", "latest", "--html", str(tmp_path / "file" / "out"))
+    assert (late.returncode, "cannot write" in late.stderr) == (2, True)
+
+
 def test_a_regression_against_the_baseline_ends_with_exit_code_4(orch: Orch, url: str, home: Path) -> None:
     more = ("-c", "4", "--requests", "120", "--output-tokens", "4")
     assert orch("bench", "run", url, *more).returncode == 0
