@@ -23,6 +23,9 @@ from orchestrator.loadgen.workload.config import DISTINCT, Prepared, build
 
 HOPELESS = 8
 """A cell whose first so many requests (or as many as it has streams) all failed is ended."""
+LOST_S = 5.0
+"""So is a closed loop in which nothing has succeeded for so long while so many failed: a server that is gone refuses
+tens of thousands of requests a second."""
 
 
 class OnEvent(Protocol):
@@ -76,6 +79,8 @@ class _Measuring:
         self._closed = planned.mode == "closed"
         self._started, self._begun = time.time(), time.monotonic()
         self._progress: Progress | None = None
+        self._good, self._good_at, self._failed_at_good = 0, 0.0, 0
+        """Successes so far, when the last of them was seen, and how many had failed by then."""
         self._ended_by: str | None = None
         """Why it is ended early."""
 
@@ -129,10 +134,15 @@ class _Measuring:
         measurement, summary = self._measured(load, prepared)
         if not self._closed or summary.steady is not False or self._ended_by:
             return measurement, summary
-        first = summary.steady_note
-        self._setting.on_event("log", message=f"{self._cell.target}: not steady ({first}); measured again for as long")
+        first, note = (measurement, summary), summary.steady_note
+        self._setting.on_event("log", message=f"{self._cell.target}: not steady ({note}); measured again for as long")
+        self._progress = None
         measurement, summary = self._measured(load, prepared)
-        notes = (summary.steady_note, f"measured a second time: {first}")
+        why = self._ended_by or _all_failed(summary)
+        if why is not None:  # what there is, is kept: the first time had its end, and successes
+            self._ended_by = None
+            return first[0], first[1].model_copy(update={"steady_note": f"{note}; measured again in vain: {why}"})
+        notes = (summary.steady_note, f"measured a second time: {note}")
         return measurement, summary.model_copy(update={"steady_note": "; ".join(note for note in notes if note)})
 
     def _measured(self, load: Load, prepared: Prepared) -> tuple[Measurement, Summary]:
@@ -151,6 +161,9 @@ class _Measuring:
         return measurement, summarize(measurement, slo=plan.slo, usd_per_hour=price, engine=samples, seed=plan.seed)
 
     def _follow(self, progress: Progress) -> None:
+        failed = sum(progress.errors.values())
+        if self._progress is None or progress.ended - failed != self._good:
+            self._good, self._good_at, self._failed_at_good = progress.ended - failed, time.monotonic(), failed
         self._progress = progress
         self._setting.on_event("progress", cell=self._cell, progress=progress)
 
@@ -171,6 +184,9 @@ class _Measuring:
             return f"ended after {failed} errors ({_counted(seen.errors)}); max_errors is {plan.max_errors}"
         if not plan.max_errors and failed == seen.ended >= max(HOPELESS, self._cell.concurrency or 0):
             return f"ended, since the first {failed} requests all failed ({_counted(seen.errors)})"
+        lost, many = failed - self._failed_at_good, max(HOPELESS, self._cell.concurrency or 0)
+        if not plan.max_errors and self._closed and lost >= many and time.monotonic() - self._good_at > LOST_S:
+            return f"ended, since the last {lost} requests all failed ({_counted(seen.errors)})"
         return None
 
 
@@ -183,7 +199,10 @@ def _all_failed(summary: Summary) -> str | None:
     if summary.succeeded:
         return None
     if not summary.errors:
-        return "no request was sent after the warm-up"
+        all_warm = (
+            f": all {summary.warmup_requests} fell into it, so make it shorter" if summary.warmup_requests else ""
+        )
+        return f"no request was sent after the warm-up{all_warm}"
     said = f"; for example: {summary.error_example}" if summary.error_example else ""
     return f"all {summary.requests} requests failed ({_counted(summary.errors)}){said}"
 

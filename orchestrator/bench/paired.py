@@ -41,7 +41,14 @@ from orchestrator.loadgen import metrics
 from orchestrator.loadgen.load import Measurement
 from orchestrator.loadgen.metrics import goodput
 from orchestrator.loadgen.record import Record, failure
-from orchestrator.stats import GroupedPercentiles, draws, lag_correlation, student_p
+from orchestrator.stats import (
+    GroupedPercentiles,
+    draws,
+    lag_correlation,
+    share_difference_p,
+    share_interval,
+    student_p,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,9 +144,24 @@ def changes(a: Side, b: Side, *, same_prompts: bool = True, seed: int = 0) -> tu
     enough = pairing.blocks >= FEWEST_BLOCKS and all(sent)
     parts = _Part(a, sent[0], pairing.a), _Part(b, sent[1], pairing.b)
     found = _resampled(*parts, pairing.blocks, seed) if enough else {}
+    compared = [change(name, values[0][name], values[1][name], found.get(name), pairing.blocks) for name in names]
+    return [*compared, *_no_goodput(a, b, (len(sent[0]), len(sent[1])))], pairing.shared
+
+
+def _no_goodput(a: Side, b: Side, requests: tuple[int, int]) -> list[Change]:
+    """The goodput of a B that keeps no limit at all, which has no ratio to be resampled: by Fisher's test."""
+    before, after = a.summary.goodput, b.summary.goodput
+    if not before or after != 0 or a.slo != b.slo or not all(requests):
+        return []
+    highest = share_interval(0, requests[1])[1] / before - 1
+    chance = share_difference_p(round(before * requests[0]), requests[0], 0, requests[1])
+    lost = change("goodput", before, 0.0, None)
+    interval = (-1.0, highest)
     return [
-        change(name, values[0][name], values[1][name], found.get(name), pairing.blocks) for name in names
-    ], pairing.shared
+        lost.model_copy(
+            update={"interval": interval, "p_value": chance, "verdict": sentence("goodput", -1.0, interval)}
+        )
+    ]
 
 
 def from_summaries(a: Summary, b: Summary) -> list[Change]:

@@ -56,7 +56,8 @@ def summarize(
     everything = measurement.records
     output = throughput.output_tokens_per_s(everything, start, end)
     inputs = throughput.input_tokens_per_s(everything, start, end)
-    rates = dict(zip(RATES, (throughput.requests_per_s(everything, start, end), output, inputs), strict=True))
+    per_s = throughput.streams_requests_per_s if _is_closed(sent) else throughput.requests_per_s
+    rates = dict(zip(RATES, (per_s(everything, start, end), output, inputs), strict=True))
     samples = {name: Sample.of(good, values) for name, values in metrics.latencies().items()}
     intervals = _rate_intervals(sent, rates, start, end, seed)
     steady, note = steadiness(everything, start, end) if filled else (None, RAMP)
@@ -80,7 +81,7 @@ def summarize(
         error_example=errors.example(asked),
         reconnects=sum(record.reconnected for record in sent),
         goodput=None if slo is None else rate(kept_sent, len(sent)),
-        goodput_per_s=None if slo is None else throughput.requests_per_s(kept, start, end),
+        goodput_per_s=None if slo is None else per_s(kept, start, end),
         keeps_slo=None if slo is None or not sent else kept_sent >= slo.share * len(sent),
         usd_per_million_tokens=cost.usd_per_million_tokens(usd_per_hour, output),
         usd_per_million_total_tokens=cost.usd_per_million_tokens(usd_per_hour, output + inputs),
@@ -215,10 +216,15 @@ def rate_parts(
     """
     import numpy as np
 
-    if all(record.intended == record.sent for record in sent):
+    if _is_closed(sent):
         times = [max(1.0, float(record.ended - record.sent)) for record in sent]
         return np.array([_whole(record) for record in sent]), np.array(times)
     return np.array([_inside(record, start, end) for record in sent]), np.ones(len(sent))
+
+
+def _is_closed(sent: Sequence[Record]) -> bool:
+    """Whether each request was sent as soon as a stream was free, and not at a time of its own."""
+    return all(record.intended == record.sent for record in sent)
 
 
 def _whole(record: Record) -> tuple[float, float, float]:

@@ -1,9 +1,10 @@
 """A target that is ready to be measured, and the simplest kind: a server that somebody else runs."""
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from orchestrator.bench.result import Target
 from orchestrator.loadgen import hardware
@@ -41,9 +42,12 @@ def server(
 ) -> Iterator[Ready]:
     """A server that runs already. `known` holds more of `Target`: engine, engine_version, quantization, release.
 
+    A user and a password in the URL are sent as such, and are not in what is kept.
+
     Raises InputError: no server there, not an OpenAI API, unknown model, a key is needed.
     """
-    sent = {**(headers or {}), **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
+    url, login = _without_login(url)
+    sent = {**login, **(headers or {}), **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
     found = probe(url, model=model, headers=sent, endpoint=endpoint)
     facts = {"engine": found.engine, "engine_version": found.engine_version}
     facts |= {key: value for key, value in known.items() if value is not None}
@@ -58,3 +62,12 @@ def server(
         **facts,
     )
     yield Ready(target, found, sent)
+
+
+def _without_login(url: str) -> tuple[str, dict[str, str]]:
+    """The URL without its user and password, and the header that says them."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    login, at, _ = parts.netloc.rpartition("@")
+    if not at:
+        return url, {}
+    return url.replace(f"{login}@", "", 1), {"Authorization": f"Basic {b64encode(unquote(login).encode()).decode()}"}

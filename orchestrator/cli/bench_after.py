@@ -38,6 +38,11 @@ def before(after: After, home: Path, names: Sequence[str]) -> "Found | None":
         from orchestrator import webhook
 
         webhook.check(after.webhook)
+    for path in (after.csv, after.html):
+        if path is not None:
+            from orchestrator.cli import bench_results
+
+            bench_results.check_writable(path)
     if after.baseline is None and after.limit is None:
         return None
     from orchestrator.cli import bench_results  # the store: what needs no baseline must not wait for it
@@ -109,6 +114,11 @@ def _failed(result: "Result") -> OrchError | None:
 def _regressed(comparison: "Comparison | None", limit: float | None, against: str) -> OrchError | None:
     from orchestrator.bench.compare import regressions
 
+    if comparison is not None and limit is not None and not comparison.cells:
+        return InputError(
+            f"--fail-on-regression: no cell has a partner in {against}, so that nothing was compared",
+            next_step="measure the same workloads at the same loads, or name another baseline",
+        )
     worse = regressions(comparison, limit) if comparison is not None and limit is not None else []
     if not worse or limit is None:
         return None

@@ -24,12 +24,13 @@ _OPTIONS = {
     "request_rate": "--rate",
     "num_requests": "--requests",
     "request_timeout": "--timeout",
+    "warmup_duration": "--warmup",
 }
 """Fields whose option has another name, and models that are one option."""
 _FLAGS = {
     *("--prompts", "--trace", "--trace-speed", "--input-tokens", "--output-tokens", "--shared-prefix", "--turns"),
     *("--concurrency", "--rate", "--requests", "--timeout", "--slo", "--sweep", "--duration", "--warmup"),
-    *("--warmup-duration", "--workers", "--max-tokens", "--temperature", "--seed"),
+    *("--workers", "--max-tokens", "--temperature", "--seed"),
 }
 _PLAIN = {
     "sweep": "sweep",

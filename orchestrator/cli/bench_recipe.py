@@ -30,7 +30,7 @@ Sweep = Callable[..., tuple[Result, bool]]
 """As `bench_sweep.measured`."""
 
 
-def run(path: Path, after: After, home: Path, sweep: Sweep) -> int:
+def run(path: Path, after: After, home: Path, sweep: Sweep, resume: str | None = None) -> int:
     """The exit code. Raises what the user is to read, a failed gate too."""
     loaded, store = load_recipe(path, [], home), Store(home)
     plan = measuring.up_to_benchmark(make_plan(loaded, load_cluster(None), store, Path.cwd()))
@@ -39,6 +39,8 @@ def run(path: Path, after: After, home: Path, sweep: Sweep) -> int:
     section = loaded.recipe.benchmark
     assert section is not None, "the plan has a benchmark"
     if [stage.name for stage in plan.stages] != [measuring.STAGE]:
+        if resume is not None:
+            raise InputError(f"{path} deploys what it measures: that is a run", next_step="`orch resume RUN` goes on")
         return _deploying(loaded, plan, store, after, against)
     result, stopped = _servers(section, plan, home, sweep, after)
     bench_after.finish(result, home, after, against, stopped=stopped)

@@ -92,10 +92,30 @@ def export(found: Found, form: str, out: Path) -> list[Path]:
     written = []
     for suffix, text in formats.files(form, found.result, load).items():
         path = out.with_name(f"{out.stem}{suffix}" if "." in suffix else f"{out.stem}{suffix}{out.suffix}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write(path, text)
         written.append(path)
     return written
+
+
+def write(path: Path, text: str) -> None:
+    """Make a file, and its folder. Raises InputError where that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}", next_step="name another place") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raises InputError where `write` would; leaves what is there as it is."""
+    new = not path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}", next_step="name another place") from error
 
 
 def _ours(path: Path) -> Mapping[str, Any] | None:
@@ -129,7 +149,6 @@ def write_report(result: Result, path: Path, comparison: Comparison | None = Non
     """The HTML report as a file; its path."""
     from orchestrator.report.bench import render
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     compared = comparison.model_dump(mode="json") if comparison else None
-    path.write_text(render(result.model_dump(mode="json"), compared), encoding="utf-8")
+    write(path, render(result.model_dump(mode="json"), compared))
     return path

@@ -89,6 +89,10 @@ FailOn = Annotated[
     str | None,
     _option("--fail-on-regression", help="Exit code 4 where it is worse than the baseline by this: 5%.", panel=_AFTER),
 ]
+Resume = Annotated[
+    str | None,
+    _option("--resume", help="Go on with what was cut off: its id, or latest, and its options again.", panel=_AFTER),
+]
 
 
 @bench.command()
@@ -123,6 +127,7 @@ def run(
     webhook: Webhook = None,
     baseline: Baseline = None,
     fail_on_regression: FailOn = None,
+    resume: Resume = None,
 ) -> None:
     """Measure TTFT, inter-token latency and throughput of any OpenAI-compatible server. No recipe is needed.
 
@@ -161,4 +166,4 @@ def run(
             "turns": turns,
         },
     )
-    raise typer.Exit(bench_sweep.run(targets, given, after, home()))
+    raise typer.Exit(bench_sweep.run(targets, given, after, home(), resume))

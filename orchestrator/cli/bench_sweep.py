@@ -5,12 +5,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from rich.console import Console
 
+from orchestrator.bench import sweep
 from orchestrator.bench.result import Result
 from orchestrator.bench.run import run_sweep
 from orchestrator.bench.sweep import CellPlan, SweepPlan
@@ -35,11 +37,14 @@ def is_url(target: str) -> bool:
     )
 
 
-def run(targets: Sequence[str], given: Given, after: After, home: Path) -> int:
-    """Measure, and do with the result what was asked; the exit code. Raises what the user is to read."""
+def run(targets: Sequence[str], given: Given, after: After, home: Path, resume: str | None = None) -> int:
+    """Measure, and do with the result what was asked; the exit code. Raises what the user is to read.
+
+    `resume` is the id of a benchmark that was cut off, whose finished cells are kept, or `latest`.
+    """
     recipes = [target for target in targets if not is_url(target)]
     if recipes:
-        return _recipe(targets, given, after, home)
+        return _recipe(targets, given, after, home, resume)
     against = bench_after.before(after, home, [given.name or next(iter(_named(targets)))])
     plan = bench_options.checked(SweepPlan, bench_options.plan(given))
     _read_files(plan.asked)
@@ -48,12 +53,12 @@ def run(targets: Sequence[str], given: Given, after: After, home: Path) -> int:
         ready = {name: stack.enter_context(_server(name, url, given)) for name, url in _named(targets).items()}
         openers: dict[str, Opener] = {name: _opener(found) for name, found in ready.items()}
         console = bench_show.console(stderr=after.as_json)
-        result, stopped = measured(plan, openers, given.name or next(iter(openers)), home, console)
+        result, stopped = measured(plan, openers, given.name or next(iter(openers)), home, console, resume=resume)
     bench_after.finish(result, home, after, against, stopped=stopped)
     return INTERRUPTED if stopped else 0
 
 
-def _recipe(targets: Sequence[str], given: Given, after: After, home: Path) -> int:
+def _recipe(targets: Sequence[str], given: Given, after: After, home: Path, resume: str | None) -> int:
     from orchestrator.cli import bench_recipe
 
     if len(targets) > 1:
@@ -63,7 +68,7 @@ def _recipe(targets: Sequence[str], given: Given, after: After, home: Path) -> i
             f"a recipe says itself what is measured, and {', '.join(given.chosen)} would too",
             next_step=f"change the `benchmark` section of {targets[0]}, or give a URL",
         )
-    return bench_recipe.run(Path(targets[0]), after, home, measured)
+    return bench_recipe.run(Path(targets[0]), after, home, partial(measured, resume=resume), resume)
 
 
 def measured(
@@ -73,14 +78,19 @@ def measured(
     home: Path,
     console: Console,
     facts: Mapping[str, Any] | None = None,
+    resume: str | None = None,
 ) -> tuple[Result, bool]:
-    """The result of a sweep, in a new folder of `home`, and whether it was ended early."""
+    """The result of a sweep, in a folder of `home`, new unless it goes on, and whether it was ended early."""
+    directory = home / "benchmarks" / _new_id() if resume is None else _begun(home, resume, plan, list(openers))
     targets = [{"name": target} for target in openers]
     slo = plan.slo.model_dump(mode="json") if plan.slo else None
     with View(console, targets, slo, time.monotonic) as view, _interruptible(view) as stop:
+        if len(first := _first_cells(plan, list(openers))) > 1 or plan.sweep:
+            kept = sum((directory / f"{cell.id}.json").exists() for cell in first)
+            view.said(_how_to_go_on(directory.name, kept))
         result = run_sweep(
             plan,
-            directory=home / "benchmarks" / _new_id(),
+            directory=directory,
             targets=openers,
             name=name,
             facts=facts,
@@ -121,6 +131,32 @@ def _named(urls: Sequence[str]) -> dict[str, str]:
         name = parts.hostname + (f":{parts.port}" if parts.port else "")
         found[name if name not in found else f"{name} ({len(found) + 1})"] = url
     return found
+
+
+def _first_cells(plan: SweepPlan, targets: Sequence[str]) -> list[CellPlan]:
+    """The cells that are known before anything is measured: of a search, what it begins with."""
+    begin = [sweep.cell(plan, target, workload, 1) for target in targets for workload in plan.asked if plan.sweep]
+    return begin or sweep.cells(plan, targets)
+
+
+def _how_to_go_on(id: str, kept: int) -> str:
+    return f"{id}: {kept} cells are there already" if kept else f"{id}: if cut off, add --resume {id} to go on"
+
+
+def _begun(home: Path, wanted: str, plan: SweepPlan, targets: Sequence[str]) -> Path:
+    """The folder of a benchmark that was begun with the same options. Raises InputError where there is none."""
+    begun = sorted((path.parent for path in (home / "benchmarks").glob("b-*/lock")), key=lambda path: path.name)
+    found = begun[-1:] if wanted == "latest" else [path for path in begun if path.name == wanted]
+    if not found:
+        known = ", ".join(path.name for path in begun[:-6:-1]) or "none"
+        raise InputError(f"no benchmark {wanted!r} was begun here; the newest: {known}")
+    kept = {path.stem for path in found[0].glob("*.json")} - {"result"}
+    if kept and not kept & {cell.id for cell in _first_cells(plan, targets)}:
+        raise InputError(
+            f"{found[0].name} was begun with other options: none of its {len(kept)} cells is one of these",
+            next_step="repeat its command as it was, or leave out --resume",
+        )
+    return found[0]
 
 
 def _new_id() -> str:

@@ -83,7 +83,12 @@ def name_of(target: str) -> str:
 
 
 def arguments(command: Literal["bench", "run"], target: str, extra: list[str], home: Path) -> list[str]:
-    """`bench run TARGET` or `run TARGET`. Raises InputError for a recipe that could only fail."""
+    """`bench run TARGET` or `run TARGET`. Raises InputError for a recipe that could only fail, and for a key."""
+    if any(word == "--api-key" or word.startswith("--api-key=") for word in extra):
+        raise InputError(
+            "a schedule is kept and shown, and a key must be neither",
+            next_step="leave --api-key out, and start the scheduler where OPENAI_API_KEY is set",
+        )
     if is_url(target):
         if command == "run":
             raise InputError("a server's URL can only be benchmarked", next_step="leave out --command run")

@@ -215,7 +215,10 @@ def _limited(worker: WorkerReport) -> bool:
 def _portable(url: str) -> bool:
     """Whether the URL needs more than plain HTTP/1.1: TLS, or a proxy."""
     parts = urlsplit(url)
-    return parts.scheme != "http" or ("http" in getproxies() and not proxy_bypass(parts.hostname or ""))
+    host = parts.hostname or ""
+    if parts.scheme == "http" and (host in ("localhost", "::1") or host.startswith("127.")):
+        return False  # as for the questions before (loadgen/api.py): no proxy reaches our own loopback
+    return parts.scheme != "http" or ("http" in getproxies() and not proxy_bypass(host))
 
 
 def _address(host: str, port: int) -> tuple[int, tuple[Any, ...]]:

@@ -258,7 +258,7 @@ class Loop:
             sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
             kind = "client_files" if error.errno in (errno.EMFILE, errno.ENFILE) else "connect"
-            self._record(_failed_record(item, _time_ns(), kind, str(error)), item, None)
+            self._record(failed_record(item, _time_ns(), kind, str(error)), item, None)
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -273,7 +273,7 @@ class Loop:
             self._connections.pop(sock.fileno())
             sock.close()
             self._record(
-                _failed_record(item, connection.began, "connect", errno.errorcode.get(code, str(code))), item, None
+                failed_record(item, connection.began, "connect", errno.errorcode.get(code, str(code))), item, None
             )
             return
         self._poll.register(sock.fileno(), _IN | _OUT)
@@ -376,7 +376,7 @@ class Loop:
         self.in_flight -= 1
         self._on_record(record)
         for lost in self._schedule.ended(item, record.ended, answer):
-            self._on_record(_failed_record(lost, record.ended, "not_sent", "an earlier turn of its session failed"))
+            self._on_record(failed_record(lost, record.ended, "not_sent", "an earlier turn of its session failed"))
 
     def _close(self, connection: _Connection) -> None:
         fd = connection.sock.fileno()
@@ -433,7 +433,8 @@ def fill(record: Record, stream: Stream) -> None:
     record.server_ttft_ms = stream.server_ttft_ms
 
 
-def _failed_record(item: Item, sent: int, kind: str, detail: str) -> Record:
+def failed_record(item: Item, sent: int, kind: str, detail: str) -> Record:
+    """The record of a request that never reached a connection."""
     return Record(
         item.index, item.request.prompt, item.intended, sent, sent, error=kind, detail=detail, warmup=item.warmup,
         session=item.request.session, turn=item.request.turn, model=item.request.model,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import httpx
 
 from orchestrator.loadgen.load import Load
-from orchestrator.loadgen.loop import CONNECT_TIMEOUT_NS, LAG_STEPS, fill
+from orchestrator.loadgen.loop import CONNECT_TIMEOUT_NS, LAG_STEPS, failed_record, fill
 from orchestrator.loadgen.record import Record
 from orchestrator.loadgen.schedule import SECOND, Item, Schedule
 from orchestrator.loadgen.stream import Shapes, Stream, StreamError, unescaped
@@ -141,10 +141,7 @@ class PortableLoop:
         self.in_flight -= 1
         self._on_record(record)
         for lost in self._schedule.ended(item, record.ended, answer):
-            self._on_record(
-                Record(lost.index, lost.request.prompt, record.ended, record.ended, record.ended, error="not_sent",
-                       detail="an earlier turn of its session failed", session=lost.request.session)
-            )  # fmt: skip
+            self._on_record(failed_record(lost, record.ended, "not_sent", "an earlier turn of its session failed"))
         self._changed.set()
 
 

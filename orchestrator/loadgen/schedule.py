@@ -96,6 +96,9 @@ class Schedule:
         item = self._item(session, now if session[0][1].at is None else self._arrival(session))
         self._advance(now)
         self._busy += 1
+        if self._next is None and self._streams is not None and self._busy < self._streams:
+            # streams that ended together, before this one was sent, are left with nothing
+            self.idle_since = self.idle_since or now
         return item
 
     def ended(self, item: Item, now: int, answer: bytes | None) -> list[Item]:

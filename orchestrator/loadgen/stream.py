@@ -193,7 +193,9 @@ class Stream:
             if self._pieces is not None and key in ("content", "text"):
                 self._pieces.append(json.dumps(holder[key])[1:-1].encode())
             worth = len(self.content) >= _WORTH_LEARNING or not self._shapes.after
-            if worth and (self._pieces is None or key in ("content", "text")):
+            # an event that says more than its text is no model for others: what it says would be passed over in them
+            plain = not choice.get("finish_reason") and not chunk.get("usage")
+            if worth and plain and (self._pieces is None or key in ("content", "text")):
                 self._learn(payload, chunk, holder, key)
         elif holder.get("tool_calls"):
             self.content.append(now)

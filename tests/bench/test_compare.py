@@ -269,3 +269,12 @@ def test_verdicts_read_like_sentences(metric: str, change: float, interval: tupl
 
 def test_no_negative_zero() -> None:
     assert percent(-0.0001, (-0.02, 0.02)) == "0 % [-2, 2]"
+
+
+def test_a_goodput_that_fell_to_nothing_is_a_regression() -> None:
+    comparison = compared(run(1), run(2, slow=20.0))
+    [change] = [change for change in comparison.cells[0].changes if change.metric == "goodput"]
+    assert (change.b, change.change) == (0.0, -1.0)
+    assert change.verdict.startswith("B is 100.0 % [98.")
+    assert change.verdict.endswith("lower in goodput")
+    assert "goodput" in {regression.metric for regression in regressions(comparison, 0.05)}

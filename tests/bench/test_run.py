@@ -1,5 +1,6 @@
 """Sweeps against real servers on localhost: what is kept, what goes on after a failure, what is found again."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from orchestrator.bench import cell as cell_module
 from orchestrator.bench import targets
 from orchestrator.bench.result import Result
 from orchestrator.bench.run import run_sweep
@@ -153,6 +155,15 @@ def test_a_failed_cell_is_tried_again(sweep: Sweep) -> None:
         engine.script = answer("a")
         second = sweep.run({"mine": at("mine", engine.url)}, {"concurrency": [1]})
     assert [cell.state for cell in second.cells] == ["done"]
+
+
+def test_a_trace_that_is_over_before_its_warm_up_says_so(sweep: Sweep, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "2023-11-16 18:17:03.9799600,20,3\n" * 2)
+    with serving(answer("a")) as engine:
+        settings = {"workload": {"trace": str(trace)}, "num_requests": None, "warmup_duration": "200ms"}
+        [cell] = sweep.run({"mine": at("mine", engine.url)}, settings).cells
+    assert cell.cause == "no request was sent after the warm-up: all 2 fell into it, so make it shorter"
 
 
 def test_a_hopeless_cell_ends_early(sweep: Sweep) -> None:
@@ -305,6 +316,43 @@ def test_what_was_not_steady_is_measured_once_more(
     assert summary.steady is steady
     assert (note or "") in (summary.steady_note or "")
     assert len(measure.left) == left  # type: ignore[attr-defined]
+
+
+def test_a_second_measurement_in_vain_leaves_the_first_one(sweep: Sweep) -> None:
+    steady = unsteady(3)
+
+    def measure(load: Load, workload: Any, **more: Any) -> Measurement:
+        if steady.left:  # type: ignore[attr-defined]
+            return steady(load, workload)
+        gone = [Record(i, i, i, i, i + 1, error="connect", detail="ECONNREFUSED") for i in range(20)]
+        return Measurement(gone, start=0, end=20, workers=[], client_limited=False)
+
+    with serving(answer("a")) as engine:
+        [cell] = sweep.run({"mine": at("mine", engine.url)}, {"concurrency": [1]}, measure=measure).cells
+    assert (cell.state, cell.cause) == ("done", None)
+    assert cell.summary is not None
+    assert cell.summary.succeeded == 200
+    assert "measured again in vain: all 20 requests failed" in str(cell.summary.steady_note)
+    assert len(drive.load_records(sweep.directory / str(cell.records)).records) == 200
+
+
+def test_a_server_that_is_lost_on_the_way_ends_the_cell_and_what_was_measured_is_kept(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost_after_20(body: dict[str, Any]) -> AsyncIterator[bytes]:
+        if len(engine.bodies) > 20:
+            raise Status(503, {"error": {"message": "gone"}})
+        async for piece in answer("a")(body):
+            yield piece
+
+    monkeypatch.setattr(cell_module, "LOST_S", 0.5)
+    with serving(lost_after_20) as engine:
+        settings = {"concurrency": [2], "num_requests": None, "duration": "60s"}
+        [cell] = sweep.run({"mine": at("mine", engine.url)}, settings).cells
+    assert cell.state == "failed"
+    assert re.match(r"ended, since the last \d+ requests all failed \(\d+ http_503\)", str(cell.cause))
+    assert cell.summary is not None
+    assert cell.summary.succeeded > 10
 
 
 def simulated(capacity: float) -> Callable[..., Measurement]:

@@ -162,6 +162,15 @@ def test_a_key_is_sent_and_never_shown(orch: Orch, home: Path, monkeypatch: pyte
     assert not any(b"sk-of-mine" in content for content in (*everything, done.stdout.encode(), done.stderr.encode()))
 
 
+def test_a_password_in_the_url_is_sent_and_never_shown(orch: Orch, home: Path) -> None:
+    with serving(answer("a", "b", "c", "d")) as engine:
+        done = orch("bench", "run", engine.url.replace("//", "//me:geh%20heim@"), *QUICK, "--json")
+        assert {headers.get("Authorization") for headers in engine.headers} == {"Basic bWU6Z2VoIGhlaW0="}
+        assert Result.model_validate_json(done.stdout).targets[0].url == engine.url
+    everything = [path.read_bytes() for path in home.rglob("*") if path.is_file()]
+    assert not any(b"heim" in content for content in (*everything, done.stdout.encode(), done.stderr.encode()))
+
+
 def refused(orch: Orch, *arguments: str) -> str:
     """What is said about bad input; nothing was kept."""
     done = orch("bench", "run", *arguments)
@@ -212,6 +221,18 @@ def test_options_that_cannot_be(orch: Orch, url: str, arguments: tuple[str, ...]
     assert said in refused(orch, url, *arguments)
 
 
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_measured(
+    orch: Orch, url: str, home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for option in ("--csv", "--html"):
+        assert "cannot write" in refused(orch, url, *QUICK, option, str(tmp_path / "file" / "out"))
+    assert not (home / "benchmarks").exists()
+    assert orch("bench", "run", url, *QUICK, "--csv", str(tmp_path / "new" / "out.csv")).returncode == 0
+    late = orch("bench", "report", "latest", "--html", str(tmp_path / "file" / "out"))
+    assert (late.returncode, "cannot write" in late.stderr) == (2, True)
+
+
 def test_a_regression_against_the_baseline_ends_with_exit_code_4(orch: Orch, url: str, home: Path) -> None:
     more = ("-c", "4", "--requests", "120", "--output-tokens", "4")
     assert orch("bench", "run", url, *more).returncode == 0
@@ -225,6 +246,9 @@ def test_a_regression_against_the_baseline_ends_with_exit_code_4(orch: Orch, url
     assert orch("bench", "compare", oldest, newest).returncode == 0
     assert orch("bench", "compare", oldest, newest, "--fail-on-regression", "5%").returncode == 4
     assert orch("bench", "compare", oldest, oldest, "--fail-on-regression", "5%").returncode == 0
+    nothing = orch("bench", "run", url, *QUICK, "--baseline", "mine", "--fail-on-regression", "5%")
+    assert nothing.returncode == 2
+    assert "nothing was compared" in nothing.stderr
 
 
 def test_a_webhook_is_told_of_the_outcome(orch: Orch, url: str) -> None:
@@ -290,6 +314,38 @@ def test_client_processes_end_without_a_word_when_the_command_is_killed(home: Pa
         process.kill()
         _, said = process.communicate(timeout=30)  # until the last one that holds the pipe has ended
     assert said == b""
+
+
+def test_a_benchmark_that_was_killed_goes_on_with_the_cells_that_are_missing(orch: Orch, home: Path) -> None:
+    async def stuck_at_two(body: dict[str, Any]) -> AsyncIterator[bytes]:
+        if stuck and body["max_tokens"] > 1 and any(home.glob("benchmarks/*/*.records")):
+            asked.set()
+            await asyncio.Event().wait()
+        async for piece in answer("a", "b", "c", "d")(body):
+            yield piece
+
+    asked, stuck = threading.Event(), [True]
+    loads = ("-c", "1,2", "--requests", "8", "--output-tokens", "4")
+    with serving(stuck_at_two) as engine:
+        command = [sys.executable, "-m", "orchestrator.cli.main", "bench", "run", engine.url, *loads]
+        environment = {**os.environ, "ORCH_HOME": str(home)}
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
+            assert asked.wait(30)
+            process.kill()
+            said = process.communicate(timeout=30)[0].decode()
+        stuck.clear()
+        [folder] = (home / "benchmarks").iterdir()
+        assert f"--resume {folder.name}" in said
+        [first] = folder.glob("*.records")
+        measured_at = first.stat().st_mtime_ns
+        assert "other options" in refused(orch, engine.url, *loads, "--seed", "3", "--resume", "latest")
+        assert folder.name in refused(orch, engine.url, *loads, "--resume", "b-none")
+        done = orch("bench", "run", engine.url, *loads, "--resume", folder.name)
+    assert done.returncode == 0, done.stderr
+    kept = Store(home).benchmark("latest")
+    assert kept["id"] == folder.name
+    assert [cell["state"] for cell in kept["cells"]] == ["done", "done"]
+    assert first.stat().st_mtime_ns == measured_at
 
 
 RECIPE = """\
@@ -362,3 +418,17 @@ def test_another_tools_result_is_imported_shown_and_written_again(orch: Orch, tm
     assert Path(row).read_text().count("\n") == 3
     refused = orch("bench", "import", str(tmp_path / "out.csv"))
     assert refused.returncode == 2
+
+
+@pytest.mark.parametrize("form", ["aiperf", "vllm_bench"])
+def test_each_cell_of_a_benchmark_goes_out_and_comes_back(orch: Orch, url: str, tmp_path: Path, form: str) -> None:
+    assert orch("bench", "run", url, "-c", "1,2", "--requests", "12", "--output-tokens", "4").returncode == 0
+    told = orch("bench", "export", "latest", str(tmp_path / "out" / "r.json"), "--format", form)
+    assert told.returncode == 0, told.stderr
+    summaries = sorted((tmp_path / "out").glob("*.json"))
+    assert len(summaries) == 2
+    for summary, streams in zip(summaries, (1, 2), strict=True):
+        back = orch("bench", "import", str(summary))
+        assert back.returncode == 0, back.stderr
+        [cell] = json.loads(orch("bench", "show", back.stdout.split(":")[0], "--json").stdout)["cells"]
+        assert (cell["concurrency"], cell["state"]) == (streams, "done")

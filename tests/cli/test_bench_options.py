@@ -108,6 +108,7 @@ def test_a_wrong_value_names_its_option():
     for wrong, said in (
         ({"duration": "long"}, "--duration: 'long' is not seconds"),
         ({"max_tokens": 0}, "--max-tokens: "),
+        ({"warmup": "long"}, "--warmup: 'long' is not seconds"),
     ):
         with pytest.raises(InputError, match=f"^{said}"):
             checked(SweepPlan, options_of(given(**wrong)))

@@ -94,6 +94,14 @@ def test_a_misspelt_option_of_the_command_is_refused_now_and_not_tonight(orch: O
     assert _listed(orch) == {"scheduler": None, "schedules": []}
 
 
+def test_a_key_is_not_kept_in_a_schedule(orch: Orch) -> None:
+    for key in (("--api-key", "sk-mine"), ("--api-key=sk-mine",)):
+        done = orch("schedule", "add", "http://127.0.0.1:9", "--cron", "0 3 * * *", "--", *key)
+        assert done.returncode == 2
+        assert "OPENAI_API_KEY" in done.stderr
+    assert "nothing is scheduled" in orch("schedule", "list").stdout
+
+
 def test_a_recipe_without_a_benchmark_is_refused(orch: Orch, tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text(
         "name: only\nbase_model: ./m\ndatasets: [{path: a.jsonl, type: chat}]\ntrain: {adapter: lora}\n"

@@ -342,6 +342,23 @@ def test_a_proxy_takes_the_portable_path(monkeypatch: pytest.MonkeyPatch):
     assert len(asked) == 2
 
 
+def test_the_portable_path_says_of_a_turn_that_was_not_sent_what_it_was(monkeypatch: pytest.MonkeyPatch):
+    turns = [Request(BODY, session=0, model="a"), Request(BODY, session=0, turn=1, prompt=3, model="a")]
+    with raw_server(lambda sock, number: bool(sock.sendall(CUT)) or True) as url:
+        monkeypatch.setenv("http_proxy", url.removesuffix("/v1"))
+        measured = _measured("http://model.example/v1", turns, num_requests=None, warmup_requests=2)
+    [lost] = [record for record in measured.records if record.error == "not_sent"]
+    assert (lost.prompt, lost.turn, lost.model, lost.warmup) == (3, 1, "a", True)
+
+
+def test_no_proxy_stands_before_the_own_machine(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with serving(answer("a")) as engine:
+        measured = _measured(engine.url)
+    assert set(_failures(measured)) == {None}
+    assert measured.workers[0].kernel_timestamps == (sys.platform == "linux")
+
+
 def test_the_warm_up_is_as_long_as_asked_and_every_request_of_an_open_loop_is_in_the_window():
     with serving(answer("a")) as engine:
         closed = _measured(engine.url, concurrency=4, num_requests=10, warmup_requests=2)

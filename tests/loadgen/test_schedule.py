@@ -43,6 +43,16 @@ def test_a_closed_loop_keeps_its_streams_busy_and_goes_round():
     assert schedule.finished
 
 
+def test_streams_that_end_together_are_idle_when_not_all_of_them_get_another_request():
+    schedule = _schedule([Request(b"a")], _load(concurrency=4, num_requests=6), streams=4)
+    first = _all_due(schedule, 0)
+    assert (len(first), schedule.idle_since) == (4, None)
+    for item in first:  # read from the kernel at once, before anything is sent
+        schedule.ended(item, 10, b"")
+    assert len(_all_due(schedule, 11)) == 2
+    assert schedule.idle_since == 11
+
+
 def test_every_request_has_its_own_nonce():
     schedule = _schedule([Request(b'"' + NONCE + b' hi"')], _load(concurrency=9, num_requests=9), streams=9)
     bodies = [item.body for item in _all_due(schedule, 0)]

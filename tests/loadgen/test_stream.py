@@ -100,6 +100,22 @@ def test_what_one_answer_taught_never_changes_what_another_says(asked, key, layo
 
 
 @settings(max_examples=300, deadline=None)
+@given(st.lists(st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=8), max_size=6), LAYOUTS)
+def test_a_finish_reason_beside_the_last_text_is_seen_after_answers_of_any_length(asked, layout):
+    shapes = Shapes()
+    for number, texts in enumerate(asked):
+        stream = Stream(shapes=shapes)
+        for place, text in enumerate(texts, 1):
+            choice = {
+                "index": 0,
+                "delta": {"content": text},
+                "finish_reason": "length" if place == len(texts) else None,
+            }
+            stream.take(f"data: {json.dumps({'id': f'r{number}', 'choices': [choice]}, **layout)}\n\n".encode(), place)
+        assert (len(stream.content), stream.finish_reason) == (len(texts), "length")
+
+
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_rubbish_is_refused_or_waits_but_never_breaks(first, second):
     for start in (b"", HEAD, HEAD + delta("a"), b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n"):

@@ -44,6 +44,13 @@ def test_turns_of_a_session_hold_the_servers_own_answers(tmp_path):
     assert sorted((record.session, record.turn) for record in records) == [(s, t) for s in (0, 1) for t in range(3)]
 
 
+def test_turns_wait_for_as_long_as_people_think(tmp_path):
+    workload = {"synthetic": {"input_tokens": 20, "output_tokens": 3}, "turns": 2, "think_time": "200ms"}
+    _, records = sent(workload, tmp_path, load={"concurrency": 1, "num_requests": 2}, num_requests=2)
+    first, second = sorted(records, key=lambda record: record.turn)
+    assert second.intended - first.ended == 200_000_000
+
+
 def test_a_closed_loop_goes_round_with_new_nonces(tmp_path):
     workload = {"synthetic": {"input_tokens": 20, "output_tokens": 3}}
     bodies, records = sent(workload, tmp_path, load={"concurrency": 2, "num_requests": 9}, num_requests=3)

@@ -29,6 +29,8 @@ from orchestrator.loadgen.record import Record, failure
 
 VERSION = "0.13.0"
 _LINES = "profile_export.jsonl"
+_OUR_LINES = "-requests.jsonl"
+"""After the name of a summary that we wrote."""
 _SCHEMA = "1.4"
 
 
@@ -39,7 +41,8 @@ def reads(data: Mapping[str, Any]) -> bool:
 
 def read(data: Mapping[str, Any], path: Path) -> Imported:
     """One cell. ValueError where the lines beside it are missing."""
-    lines = path.with_name(path.name.replace("profile_export_aiperf.json", _LINES))
+    own = path.with_name(f"{path.stem}{_OUR_LINES}")
+    lines = own if own.exists() else path.with_name(path.name.replace("profile_export_aiperf.json", _LINES))
     if lines == path or not lines.exists():
         raise ValueError(f"{_LINES} with the single requests is not beside it")
     asked = data["input_config"]
@@ -78,13 +81,13 @@ def _record(index: int, row: Mapping[str, Any]) -> Record:
 
 
 def files(result: Result, load: Load) -> dict[str, str]:
-    """Two files per cell: the summary, and the lines of its requests (`-requests.jsonl` after the name)."""
+    """Two files per cell: the summary, and the lines of its requests (`_OUR_LINES` after the name)."""
     cells, found = done(result), {}
     for cell in cells:
         records, _ = kept(cell, load)
         name = suffix(cell) if len(cells) > 1 else ""
         found[name] = json.dumps(_written(result, cell, records), indent=1) + "\n"
-        found[f"{name}-requests.jsonl"] = "".join(f"{json.dumps(_line(record))}\n" for record in records)
+        found[f"{name}{_OUR_LINES}"] = "".join(f"{json.dumps(_line(record))}\n" for record in records)
     return found
 
 

@@ -1,5 +1,6 @@
 """What the formats share: requests of another tool as our records, and our cells as their requests."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,4 +153,5 @@ def done(result: Result) -> list[Cell]:
 def suffix(cell: Cell) -> str:
     """What a cell's own file is called beyond the name of the whole."""
     load = f"c{cell.concurrency}" if cell.mode == "closed" else f"r{cell.rate:g}"
-    return f"-{cell.target}-{cell.workload}-{load}".replace("/", "_").replace(" ", "_").replace(",", "")
+    # no dot: what follows one would be taken for the kind of the file
+    return "-" + re.sub(r"[^A-Za-z0-9_-]+", "_", f"{cell.target}-{cell.workload.replace(',', '')}-{load}")

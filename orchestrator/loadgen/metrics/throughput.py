@@ -4,7 +4,9 @@
 
 The tokens that `usage` counts are spread evenly over the arrivals of the answer's deltas, and only those inside the
 window count: an answer that began before the window, or ends after it, counts with its part. Input tokens count where
-the first delta arrives, when the prompt has been read; requests count where they end. The window is (start, end].
+the first delta arrives, when the prompt has been read; requests count where they end, or in a closed loop with the part
+of their time that lies in the window: streams that run in step end together, so that a window's edge beside such a
+moment has all of their requests in it or none. The window is (start, end].
 """
 
 from collections.abc import Iterable, Sequence
@@ -44,6 +46,16 @@ def input_tokens_per_s(records: Iterable[Record], start: int, end: int) -> float
 def requests_per_s(records: Iterable[Record], start: int, end: int) -> float:
     """Requests that ended in the window, per second."""
     return rate(sum(start < record.ended <= end for record in _successes(records)), (end - start) / 1e9)
+
+
+def streams_requests_per_s(records: Iterable[Record], start: int, end: int) -> float:
+    """Requests of a closed loop in the window, in parts, per second: requests in flight / mean latency."""
+    found = ((record.ended - record.sent, _overlap(record, start, end)) for record in _successes(records))
+    return rate(sum(inside / whole for whole, inside in found if whole > 0), (end - start) / 1e9)
+
+
+def _overlap(record: Record, start: int, end: int) -> int:
+    return max(0, min(end, record.ended) - max(start, record.sent))
 
 
 def _successes(records: Iterable[Record]) -> Iterable[Record]:

@@ -96,8 +96,8 @@ class Distribution(Model, Generic[N]):
     def draw(self, rng: random.Random, cwd: Path) -> Draw:
         """A function that draws values. Raises InputError for a file that cannot be used."""
         if self.fixed is not None:
-            fixed = self.fixed
-            return lambda: fixed
+            fixed = int(self.fixed) if isinstance(self.fixed, int) else float(self.fixed)
+            return lambda: fixed  # a plain number, as the other kinds draw: marshal writes no `Seconds`
         if self.uniform is not None:
             low, high = self.uniform
             if isinstance(low, int):

@@ -39,3 +39,13 @@ def test_failures_do_not_count() -> None:
 
 def test_an_empty_window_has_no_rate() -> None:
     assert throughput.requests_per_s([record(0.0, [1.0])], at(1), at(1)) == 0
+
+
+def test_requests_of_a_closed_loop_count_with_their_part_of_the_window() -> None:
+    """Four streams in step, 1 s for each request: a little more or less of the window is not four requests."""
+    waves = [
+        record(float(wave), [wave + 0.5], ended=wave + 1 + 0.001 * stream) for wave in range(10) for stream in range(4)
+    ]
+    for end in (8.9999, 9.0, 9.0015, 9.4):
+        assert throughput.streams_requests_per_s(waves, at(0), at(end)) == pytest.approx(4.0, rel=0.01)
+    assert throughput.streams_requests_per_s([failed(0.0, "stall", ended=2.0)], at(0), at(1)) == 0
