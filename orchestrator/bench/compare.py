@@ -125,13 +125,25 @@ def compare(a: Result, b: Result, load: Load, *, seed: int = 0) -> Comparison:
     )
 
 
-def regressions(comparison: Comparison, limit: float) -> list[Regression]:
-    """What became worse by `limit` (0.05 is 5 %) or more; see the rule above."""
-    tested = [(cell, change) for cell in comparison.cells for change in cell.changes if change.p_value is not None]
-    adjusted = holm([change.p_value or 0.0 for _, change in tested])
+def regressions(comparison: Comparison, limits: float | Mapping[str, float]) -> list[Regression]:
+    """What became worse by its limit (0.05 is 5 %) or more; see the rule above.
+
+    `limits` is one for all metrics, or one for each metric that is to be judged: the fewer, the fewer false alarms.
+    """
+
+    def limit_of(change: Change) -> float | None:
+        return limits.get(change.metric) if isinstance(limits, Mapping) else limits
+
+    tested = [
+        (cell, change, limit)
+        for cell in comparison.cells
+        for change in cell.changes
+        if change.p_value is not None and (limit := limit_of(change)) is not None
+    ]
+    adjusted = holm([change.p_value or 0.0 for _, change, _ in tested])
     found = [
         Regression(cell=cell.name, metric=change.metric, change=change.change, verdict=change.verdict)
-        for (cell, change), p_value in zip(tested, adjusted, strict=True)
+        for (cell, change, limit), p_value in zip(tested, adjusted, strict=True)
         if p_value < LEVEL and change.worse_by >= TOLERANCE * limit and _is_shown(change)
     ]
     return [*_failures(comparison.cells), *found]

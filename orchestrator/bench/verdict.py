@@ -9,6 +9,8 @@ _OTHERS = {
     "goodput": ("goodput", True, ("higher", "lower")),
     "usd_per_million_tokens": ("cost per million tokens", False, ("higher", "lower")),
 }
+METRICS = (*(f"{name}_p{share}" for name in LATENCIES for share in SHARES), *_OTHERS)
+"""What is compared."""
 
 
 def label(metric: str) -> str:

@@ -63,7 +63,11 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="Id, latest, baseline:NAME, or a file; @TARGET for one of it.")],
     b: Annotated[str, typer.Argument(metavar="B", help="What is compared with A, in the same way.")],
     fail_on_regression: Annotated[
-        str | None, typer.Option("--fail-on-regression", help="Exit code 4 where B is worse by this share, such as 5%.")
+        str | None,
+        typer.Option(
+            "--fail-on-regression",
+            help="Exit code 4 where B is worse by this share: 5%, or ttft_p95=5%,... alone.",
+        ),
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write the report of B, with the comparison.")] = None,
     as_json: AsJson = False,
@@ -72,7 +76,7 @@ def compare(
     from orchestrator.cli import bench_after, bench_options, bench_results, bench_show
     from orchestrator.store.store import Store
 
-    limit = bench_options.percent("--fail-on-regression", fail_on_regression) if fail_on_regression else None
+    limit = bench_options.regressions(fail_on_regression) if fail_on_regression else None
     store = Store(home())
     ours, theirs = bench_results.find(store, a), bench_results.find(store, b)
     found = bench_results.compared(ours, theirs)

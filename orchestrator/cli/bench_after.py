@@ -1,6 +1,6 @@
 """What becomes of a result: it is kept, shown, written as files, compared with a baseline, and told to a webhook."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from orchestrator.bench.result import Result
     from orchestrator.cli.bench_results import Found
 
+Limit = float | Mapping[str, float] | None
+"""Share by which numbers may be worse than the baseline's: one for all, or by metric where only some are judged."""
 _NAMED = 5
 """Regressions in one line."""
 
@@ -25,8 +27,7 @@ class After:
     html: Path | None
     webhook: str | None
     baseline: str | None
-    limit: float | None
-    """Share by which a number may be worse than the baseline's."""
+    limit: Limit
 
 
 def before(after: After, home: Path, names: Sequence[str]) -> "Found | None":
@@ -97,7 +98,7 @@ def _compared(comparison: "Comparison | None") -> None:
         bench_show.comparison(comparison.model_dump(mode="json"))
 
 
-def gate(comparison: "Comparison", limit: float | None, against: str) -> None:
+def gate(comparison: "Comparison", limit: Limit, against: str) -> None:
     """Raises GateFailedError where something became worse by the limit."""
     error = _regressed(comparison, limit, against)
     if error is not None:
@@ -111,7 +112,7 @@ def _failed(result: "Result") -> OrchError | None:
     return InfrastructureError(f"no cell of {result.id} succeeded: {'; '.join(causes) or 'there is none'}")
 
 
-def _regressed(comparison: "Comparison | None", limit: float | None, against: str) -> OrchError | None:
+def _regressed(comparison: "Comparison | None", limit: Limit, against: str) -> OrchError | None:
     from orchestrator.bench.compare import regressions
 
     if comparison is not None and limit is not None and not comparison.cells:
@@ -125,7 +126,8 @@ def _regressed(comparison: "Comparison | None", limit: float | None, against: st
     lines = [f"{found.cell}: {found.verdict}" for found in worse]
     more = f"\n  and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
     listed = "\n  ".join(lines[:_NAMED])
-    return GateFailedError(f"worse than {against} by {100 * limit:g} % or more:\n  {listed}{more}")
+    size = "its limit" if isinstance(limit, Mapping) else f"{100 * limit:g} %"
+    return GateFailedError(f"worse than {against} by {size} or more:\n  {listed}{more}")
 
 
 def _tell(url: str, result: "Result", error: OrchError | None) -> None:

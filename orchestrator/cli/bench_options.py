@@ -1,16 +1,18 @@
 """Short spellings of `orch bench run`'s options, turned into what a recipe's `benchmark` section would say; pure.
 
 -c 1,8,64   --slo ttft=500ms,tpot=50ms   --input-tokens 512 | 100-500 | lognormal:400,0.8 | file:lengths.txt
---shared-prefix 1000 | 1000:80% | 1000x4:80%   --turns 4 | 2-6   --fail-on-regression 5%
+--shared-prefix 1000 | 1000:80% | 1000x4:80%   --turns 4 | 2-6
+--fail-on-regression 5% | ttft_p95=5%,output_tokens_per_s=3%
 """
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.errors import InputError
+from orchestrator.plugins import nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -46,6 +48,8 @@ _PLAIN = {
 STREAMS = (1, 8, 32)
 CLOSED_LOOP_S = 15
 """Of each concurrency where nothing is said about its length: three of them take about a minute."""
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""A header's name, RFC 9110."""
 _PREFIX = re.compile(r"(?P<tokens>[^x:]+)(x(?P<count>\d+))?(:(?P<share>.+))?")
 
 
@@ -121,6 +125,33 @@ def percent(option: str, text: str) -> float:
     return value
 
 
+def regressions(text: str) -> float | dict[str, float]:
+    """`5%` for every metric, or `ttft_p95=5%,output_tokens_per_s=3%` for these alone."""
+    from orchestrator.bench.verdict import METRICS
+
+    option = "--fail-on-regression"
+    if "=" not in text:
+        return percent(option, text)
+    found = {}
+    for part in text.split(","):
+        name, _, share = (piece.strip() for piece in part.partition("="))
+        if name not in METRICS:
+            raise _wrong(option, text, f"there is no metric {name!r}; {nearest(name, list(METRICS))}")
+        found[name] = percent(option, share)
+    return found
+
+
+def headers(lines: Sequence[str]) -> dict[str, str]:
+    """`api-key: secret` of each."""
+    found = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not (colon and _TOKEN.fullmatch(name.strip()) and value.strip().isprintable()):
+            raise InputError('--header: write it like "api-key: ..."')  # and do not repeat what may be a secret
+        found[name.strip()] = value.strip()
+    return found
+
+
 @dataclass(frozen=True)
 class Given:
     """What was typed, beside the targets."""
@@ -133,21 +164,28 @@ class Given:
     """Options about the load, by their names."""
     workload: Mapping[str, str | None]
     """Options about what is asked, by their names."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of every request; never kept."""
 
     @property
     def chosen(self) -> list[str]:
         """The options that say what is measured."""
-        own = {"model": self.model, "usd_per_hour": self.usd_per_hour, "name": self.name}
+        own = {
+            "model": self.model,
+            "header": self.headers or None,
+            "usd_per_hour": self.usd_per_hour,
+            "name": self.name,
+        }
         return [_flag(name) for name, value in {**own, **self.plan, **self.workload}.items() if value is not None]
 
 
 def plan(given: Given) -> dict[str, Any]:
     """The options as the fields of a `SweepPlan`."""
     options = {name: value for name, value in given.plan.items() if value is not None}
-    found = {field: options[name] for name, field in _PLAIN.items() if name in options}
-    for name, field, kind in (("concurrency", "concurrency", int), ("rate", "request_rate", float)):
+    found = {key: options[name] for name, key in _PLAIN.items() if name in options}
+    for name, key, kind in (("concurrency", "concurrency", int), ("rate", "request_rate", float)):
         if name in options:
-            found[field] = numbers("-c" if kind is int else "--rate", options[name], kind)
+            found[key] = numbers("-c" if kind is int else "--rate", options[name], kind)
     if "slo" in options:
         found["slo"] = slo(options["slo"])
     if "warmup" in options:

@@ -25,6 +25,9 @@ Model = Annotated[str | None, typer.Option("--model", help="Model to ask for; de
 ApiKey = Annotated[
     str | None, typer.Option("--api-key", envvar="OPENAI_API_KEY", show_default=False, help="Sent as a bearer token.")
 ]
+Header = Annotated[
+    list[str] | None, typer.Option("--header", help='Sent with every request: "api-key: ..."; may be repeated.')
+]
 Concurrency = Annotated[
     str | None, _option("-c", "--concurrency", help="Streams at the same time; default: 1,8,32.", panel=_LOAD)
 ]
@@ -87,7 +90,11 @@ Baseline = Annotated[
 ]
 FailOn = Annotated[
     str | None,
-    _option("--fail-on-regression", help="Exit code 4 where it is worse than the baseline by this: 5%.", panel=_AFTER),
+    _option(
+        "--fail-on-regression",
+        help="Exit code 4 where it is worse than the baseline by this: 5%, or ttft_p95=5%,... alone.",
+        panel=_AFTER,
+    ),
 ]
 Resume = Annotated[
     str | None,
@@ -100,6 +107,7 @@ def run(
     targets: Targets,
     model: Model = None,
     api_key: ApiKey = None,
+    header: Header = None,
     concurrency: Concurrency = None,
     rate: Rate = None,
     sweep: Sweep = None,
@@ -135,7 +143,7 @@ def run(
     """
     from orchestrator.cli import bench_after, bench_options, bench_sweep
 
-    limit = bench_options.percent("--fail-on-regression", fail_on_regression) if fail_on_regression else None
+    limit = bench_options.regressions(fail_on_regression) if fail_on_regression else None
     after = bench_after.After(as_json, csv, html, webhook, baseline, limit)
     given = bench_options.Given(
         model=model,
@@ -165,5 +173,6 @@ def run(
             "shared_prefix": shared_prefix,
             "turns": turns,
         },
+        headers=bench_options.headers(header or ()),
     )
     raise typer.Exit(bench_sweep.run(targets, given, after, home(), resume))

@@ -104,7 +104,13 @@ def measured(
 def _server(name: str, url: str, given: Given) -> AbstractContextManager[Ready]:
     source = "--usd-per-hour" if given.usd_per_hour is not None else None
     return server(
-        name, url, model=given.model, api_key=given.api_key, usd_per_hour=given.usd_per_hour, price_source=source
+        name,
+        url,
+        model=given.model,
+        api_key=given.api_key,
+        headers=given.headers,
+        usd_per_hour=given.usd_per_hour,
+        price_source=source,
     )
 
 

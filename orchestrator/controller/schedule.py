@@ -84,10 +84,10 @@ def name_of(target: str) -> str:
 
 def arguments(command: Literal["bench", "run"], target: str, extra: list[str], home: Path) -> list[str]:
     """`bench run TARGET` or `run TARGET`. Raises InputError for a recipe that could only fail, and for a key."""
-    if any(word == "--api-key" or word.startswith("--api-key=") for word in extra):
+    if any(word.partition("=")[0] in ("--api-key", "--header") for word in extra):
         raise InputError(
             "a schedule is kept and shown, and a key must be neither",
-            next_step="leave --api-key out, and start the scheduler where OPENAI_API_KEY is set",
+            next_step="leave --api-key and --header out, and start the scheduler where OPENAI_API_KEY is set",
         )
     if is_url(target):
         if command == "run":

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.bench.compare import Comparison, compare, only, regressions
 from orchestrator.bench.result import Cell, Result, Slo, Target
 from orchestrator.bench.summary import summarize
-from orchestrator.bench.verdict import percent, sentence
+from orchestrator.bench.verdict import METRICS, percent, sentence
 from orchestrator.loadgen.load import Measurement
 from tests.measurements import at, failed, measurement, record
 
@@ -72,11 +72,18 @@ def test_a_server_that_is_12_percent_slower_is_found_in_every_kind_of_metric() -
     comparison = compared(run(3, prompts=500), run(4, prompts=500, slow=1.12))
     found = {regression.metric for regression in regressions(comparison, 0.05)}
     assert {"itl_p50", "tpot_p50", "e2e_p50", "output_tokens_per_s", "usd_per_million_tokens"} <= found
+    assert {change.metric for change in comparison.cells[0].changes} <= set(METRICS)
     for change in comparison.cells[0].changes:
         assert change.interval is None or change.interval[0] < change.change < change.interval[1]
     itl = next(change for change in comparison.cells[0].changes if change.metric == "itl_p50")
     assert itl.change == pytest.approx(0.12, abs=0.03)
     assert "slower in ITL p50" in itl.verdict
+
+
+def test_only_the_metrics_that_have_a_limit_are_judged() -> None:
+    comparison = compared(run(3, prompts=500), run(4, prompts=500, slow=1.12))
+    found = regressions(comparison, {"itl_p50": 0.05, "e2e_p50": 0.5})
+    assert [regression.metric for regression in found] == ["itl_p50"]
 
 
 def test_an_improvement_is_no_regression() -> None:

@@ -171,6 +171,15 @@ def test_a_password_in_the_url_is_sent_and_never_shown(orch: Orch, home: Path) -
     assert not any(b"heim" in content for content in (*everything, done.stdout.encode(), done.stderr.encode()))
 
 
+def test_a_header_is_sent_and_never_shown(orch: Orch, home: Path) -> None:
+    with serving(answer("a", "b", "c", "d")) as engine:
+        done = orch("bench", "run", engine.url, *QUICK, "--header", "api-key: geheim")
+        assert {headers.get("api-key") for headers in engine.headers} == {"geheim"}
+    everything = [path.read_bytes() for path in home.rglob("*") if path.is_file()]
+    assert not any(b"geheim" in content for content in (*everything, done.stdout.encode(), done.stderr.encode()))
+    assert "geheim" not in refused(orch, engine.url, "--header", "geheim")
+
+
 def refused(orch: Orch, *arguments: str) -> str:
     """What is said about bad input; nothing was kept."""
     done = orch("bench", "run", *arguments)

@@ -123,3 +123,15 @@ def test_shared_prefixes():
 @pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("0.05", 0.05), ("0%", 0.0)])
 def test_a_share(text, share):
     assert options.percent("--fail-on-regression", text) == share
+
+
+def test_limits_on_regressions_are_one_for_all_or_by_metric():
+    assert options.regressions("5%") == 0.05
+    assert options.regressions("ttft_p95=5%, output_tokens_per_s=0.03") == {
+        "ttft_p95": 0.05,
+        "output_tokens_per_s": 0.03,
+    }
+    with pytest.raises(InputError, match="there is no metric 'ttft_p59'; did you mean 'ttft_p9"):
+        options.regressions("ttft_p59=5%")
+    with pytest.raises(InputError, match="write a share such as 5%"):
+        options.regressions("ttft_p95=fast")

@@ -95,7 +95,7 @@ def test_a_misspelt_option_of_the_command_is_refused_now_and_not_tonight(orch: O
 
 
 def test_a_key_is_not_kept_in_a_schedule(orch: Orch) -> None:
-    for key in (("--api-key", "sk-mine"), ("--api-key=sk-mine",)):
+    for key in (("--api-key", "sk-mine"), ("--api-key=sk-mine",), ("--header", "api-key: sk-mine")):
         done = orch("schedule", "add", "http://127.0.0.1:9", "--cron", "0 3 * * *", "--", *key)
         assert done.returncode == 2
         assert "OPENAI_API_KEY" in done.stderr
