@@ -119,6 +119,7 @@ def case(row: Row) -> Case:
         "kernels": "fused" if "compile" in text and "no compile" not in text else "eager",
         "loss": "full",
         "sharding": sharding,
+        "offload": common._extras(row, method, precision, kind).get("offload", "none"),
         **adapter,
         **settings,
     }

@@ -67,8 +67,11 @@ class Harness(Model):
 HARNESSES = [
     Harness(name="unsloth", pattern="unsloth", settings={"kernels": "fused", "loss": "chunked", "attention": "flash",
             "adapter_dtype": "fp32"}, dynamic=True),
+    # its configurations take the loss by chunks since September 2024 (pull request 1390); the tutorials are older
+    Harness(name="torchtune", pattern=r"torchtune.*finetune\.rst", settings={"adapter_dtype": "bf16",
+            "autocast": False, "optimizer": "adamw_torch_fused"}),
     Harness(name="torchtune", pattern="torchtune", settings={"adapter_dtype": "bf16", "autocast": False,
-            "optimizer": "adamw_torch_fused"}),
+            "optimizer": "adamw_torch_fused", "loss": "chunked"}),
     Harness(name="torchtitan", pattern="torchtitan", settings={"optimizer": "adamw_torch_fused", "autocast": False}),
     Harness(name="litgpt", pattern="litgpt", settings={"adapter_dtype": "bf16", "autocast": False,
             "lora_dropout": 0.05}),

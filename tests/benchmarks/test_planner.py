@@ -171,6 +171,11 @@ def test_a_row_without_source_or_number_breaks_nothing(tmp_path: Path) -> None:
     assert len(planner.other(written(tmp_path / "f.csv", FAST | {"source": ""})).judged) == 1
 
 
+def test_offloading_that_a_note_speaks_of_costs_speed() -> None:
+    row = FAST | {"method": "full", "n_gpu": "8", "parallelism": "fsdp", "model": "Llama-3.1-70B"}
+    assert finetune.predict(row | {"notes": "CPU offload"}) < 0.8 * finetune.predict(row)
+
+
 def test_a_framework_s_column_says_as_much_as_the_source() -> None:
     plain, named = finetune.case(FAST), finetune.case(FAST | {"framework": "Unsloth 2025.3"})
     assert (plain.tune.kernels, named.tune.kernels) == ("eager", "fused")
@@ -230,3 +235,8 @@ def test_the_shipped_constants_are_those_that_the_script_fits() -> None:
     assert {name: getattr(speed, name) for name in finetune.GRID} == {
         name: pytest.approx(getattr(SPEED, name)) for name in finetune.GRID
     }
+
+
+def test_torchtune_takes_the_loss_by_chunks_since_its_tutorials() -> None:
+    now, then = "pytorch/torchtune@1 README.md", "pytorch/torchtune@1 docs/source/tutorials/qlora_finetune.rst"
+    assert [memory.case(ROW | {"source": source}).tune.loss for source in (now, then)] == ["chunked", "full"]
