@@ -155,6 +155,12 @@ def test_unknown_dimensions_stay_unknown() -> None:
         ("Phi-3.5-mini", "microsoft/Phi-3-mini-4k-instruct"),
         ("QwQ-32B", "Qwen/Qwen2.5-32B"),
         ("vicuna-13b-v1.5", "meta-llama/Llama-2-13b-hf"),
+        ("databricks/dolly-v2-12b", "EleutherAI/pythia-12b"),
+        ("OPT-13B", "facebook/opt-13b"),
+        ("CodeLlama-7b-Instruct-hf", "codellama/CodeLlama-7b-hf"),
+        ("Yi-34B-Chat", "01-ai/Yi-34B"),
+        ("Qwen2-72B-Instruct-AWQ", "Qwen/Qwen2-72B"),
+        ("mistral-large-2407", "mistralai/Mistral-Large-Instruct-2407"),
         ("Mistral-Nemo-12B", "mistralai/Mistral-Nemo-Base-2407"),
     ],
 )
