@@ -156,7 +156,7 @@ def serving(table: list[Row], *, left_out: bool) -> Result:
     judged, refused = [], []
     for row, found in cases:
         if isinstance(found, Unknown):
-            refused.append(f"{row.get('id', '?')} {row.get('model', '')}: {found.reason}")
+            refused.append(f"{row.get('id', '?')} {row.get('model', '')}: {found.reason.splitlines()[0]}")
             continue
         constants = by.get(row["source"]) or planner_serving.fitted()
         errors, measured = planner_serving.errors([found], constants)["throughput"], planner_serving.measured(row)

@@ -84,6 +84,14 @@ def test_a_row_of_an_unknown_model_is_named(tmp_path: Path) -> None:
     assert any("not predicted: x2" in line for line in planner.report(result))
 
 
+def test_a_serving_row_that_cannot_be_predicted_is_named_in_one_line(tmp_path: Path) -> None:
+    row = {"id": "z", "source": "a/b", "model": "no-such", "engine": "vllm", "gpu": "H100", "ttft_ms": "",
+           "input_len": "9", "output_len": "9", "tokens_per_s": "1,000"}  # fmt: skip
+    (line,) = planner.other(written(tmp_path / "s.csv", row)).refused
+    assert line.startswith("z no-such: unknown: the catalog has no model")
+    assert "\n" not in line
+
+
 def test_a_run_that_was_out_of_memory_is_judged_by_the_verdict_alone(tmp_path: Path) -> None:
     lost = ROW | {"method": "full", "precision": "bf16", "value_GiB": "", "notes": "OOM"}
     small, large = lost | {"gpu": "RTX-4090"}, lost | {"gpu": "H200", "optimizer": "sgd", "seq_len": "64"}
