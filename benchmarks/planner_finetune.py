@@ -53,8 +53,10 @@ class Case(NamedTuple):
 
 def rows(path: Path) -> list[Row]:
     """As the table has them."""
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    with path.open(encoding="utf-8-sig") as file:
+        return [
+            {"source": ""} | {key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)
+        ]
 
 
 def measured(row: Row) -> float | None:

@@ -173,8 +173,10 @@ class Prediction(NamedTuple):
 
 def rows(path: Path) -> list[Row]:
     """Of a table in the columns of serving_perf.csv."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [
+            {"source": ""} | {key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)
+        ]
 
 
 def predict(row: Row, constants: Fitted | None = None) -> Prediction | Unknown:
@@ -304,7 +306,17 @@ def _lengths(row: Row) -> Lengths | Unknown:
 
 
 def _of_prompts(kind: str) -> bool:
-    return bool(re.search(r"prompt|prefill|input", kind.lower())) and "output" not in kind.lower()
+    return bool(re.search(READ, kind.lower())) and not re.search(WRITTEN, kind.lower())
+
+
+def _of_both(kind: str) -> bool:
+    return bool(
+        kind.lower().startswith("total") or (re.search(READ, kind.lower()) and re.search(WRITTEN, kind.lower()))
+    )
+
+
+READ, WRITTEN = r"prompt|prefill|input", r"output|generat|decode|completion"
+"""Words of what is counted."""
 
 
 def _concurrency(row: Row) -> float | None:
@@ -363,7 +375,7 @@ def _counted(row: Row, point: Point, lengths: Lengths, copies: int) -> float:
         return lengths.prompt / point.ttft_s if _concurrency(row) == 1 else rate * lengths.prompt
     if "user" in kind or "per request" in kind:
         return 1 / point.tpot_s
-    if kind.startswith("total") or "input+output" in kind:
+    if _of_both(kind):
         return rate * (lengths.prompt + lengths.answer)
     return rate * lengths.answer
 

@@ -84,6 +84,13 @@ def test_a_row_of_an_unknown_model_is_named(tmp_path: Path) -> None:
     assert any("not predicted: x2" in line for line in planner.report(result))
 
 
+def test_short_rows_a_missing_source_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,model,method,value_GiB,metric,notes\nq,Llama-3.1-8B,qlora,9\n", encoding="utf-8-sig")
+    result = planner.other(path)
+    assert (len(result.judged), result.refused) == (1, [])
+
+
 def test_a_serving_row_that_cannot_be_predicted_is_named_in_one_line(tmp_path: Path) -> None:
     row = {"id": "z", "source": "a/b", "model": "no-such", "engine": "vllm", "gpu": "H100", "ttft_ms": "",
            "input_len": "9", "output_len": "9", "tokens_per_s": "1,000"}  # fmt: skip

@@ -53,6 +53,7 @@ def said(**cells: str):
 def test_a_row_says_how_its_tokens_are_counted():
     output, every = said(), said(tokens_kind="total (input+output)")
     assert every.throughput == pytest.approx(3 * output.throughput)
+    assert said(tokens_kind="prompt+generation").throughput == pytest.approx(3 * output.throughput)
     assert said(tokens_kind="output tokens/s/user").throughput == pytest.approx(1 / output.tpot_s)
     prompt = said(tokens_kind="prompt", concurrency="1", output_len="1")
     assert prompt.throughput == pytest.approx(1000 / prompt.ttft_s)
