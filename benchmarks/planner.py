@@ -156,13 +156,12 @@ def serving(table: list[Row], *, left_out: bool) -> Result:
     judged, refused = [], []
     for row, found in cases:
         if isinstance(found, Unknown):
-            refused.append(f"{row.get('id', '?')} {row.get('model', '')}: {found.reason}")
+            refused.append(f"{row.get('id', '?')} {row.get('model', '')}: {found.reason.splitlines()[0]}")
             continue
         constants = by.get(row["source"]) or planner_serving.fitted()
-        errors = planner_serving.errors([found], constants)["throughput"]
-        if not errors:
+        errors, measured = planner_serving.errors([found], constants)["throughput"], planner_serving.measured(row)
+        if measured is None:
             continue  # a row of latencies only
-        measured = float(row[planner_serving.COLUMN])
         spread = constants.spread.get("throughput") or planner_serving.fitted().spread.get("throughput", 0.5)
         source = f"{planner_memory.group(row)} {row.get('date', '')}".strip()  # all are of one repository
         judged.append(Judged(source, measured, measured * math.exp(errors[0]), abs(errors[0]) <= spread, False, {}))

@@ -37,7 +37,7 @@ HARNESSES: list[tuple[str, dict[str, Any]]] = [
     ("unsloth", {"kernels": "fused", "loss": "chunked", "attention": "flash", "adapter_dtype": "fp32"}),
     ("torchtune|litgpt", {"adapter_dtype": "bf16", "optimizer": "adamw_torch_fused", "autocast": False}),
     ("huggingface/peft", {"autocast": False}),
-    (".", {}),
+    ("", {}),
 ]
 
 
@@ -53,8 +53,10 @@ class Case(NamedTuple):
 
 def rows(path: Path) -> list[Row]:
     """As the table has them."""
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    with path.open(encoding="utf-8-sig") as file:
+        return [
+            {"source": ""} | {key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)
+        ]
 
 
 def measured(row: Row) -> float | None:
@@ -100,7 +102,8 @@ def interval(row: Row, constants: SpeedConstants = SPEED) -> tuple[float, float]
 def case(row: Row) -> Case:
     """The fine-tune that a row describes."""
     model, gpu = catalog().model(row["model"]), catalog().gpu(row["gpu"])
-    settings = next(found for pattern, found in HARNESSES if re.search(pattern, row["source"], re.IGNORECASE))
+    said = f"{row['source']} {row.get('framework', '')}"
+    settings = next(found for pattern, found in HARNESSES if re.search(pattern, said, re.IGNORECASE))
     text, method = row.get("parallelism", "").lower(), row["method"].strip().lower()
     precision = row.get("precision", "").lower()
     sharding, accumulation = _sharding(row, text, model)
@@ -118,6 +121,7 @@ def case(row: Row) -> Case:
         "kernels": "fused" if "compile" in text and "no compile" not in text else "eager",
         "loss": "full",
         "sharding": sharding,
+        "offload": common._extras(row, method, precision, kind).get("offload", "none"),
         **adapter,
         **settings,
     }
@@ -146,15 +150,12 @@ def _compute(precision: str) -> str:
 def _sharding(row: Row, text: str, model: ModelFacts) -> tuple[Sharding, int]:
     """And the micro-batches of a step."""
     gpus = int(number(row.get("n_gpu", "")) or 1)
-    degree = {
-        key: int(found[1]) if (found := re.search(rf"\b{key}(\d+)", text.replace("+", " "))) else 1
-        for key in ("tp", "pp", "cp", "ep", "vp")
-    }
+    degree = common.degrees(text, "tp", "pp", "cp", "ep", "vp")
     data = max(1, gpus // (degree["tp"] * degree["pp"] * degree["cp"]))
-    megatron = bool(re.search("megatron|nemo", row["source"], re.IGNORECASE))
+    megatron = bool(re.search("megatron|nemo", f"{row['source']} {row.get('framework', '')}", re.IGNORECASE))
     strategy = "zero1" if megatron else "zero2" if "grad_op" in text else "fsdp2" if "fsdp" in text else "ddp"
-    zero = re.search(r"(?:zero|ds|deepspeed)[-_ ]?(?:stage)?[-_ ]?([123])", text)
-    strategy = f"zero{zero[1]}" if zero else strategy
+    stage = common.zero_stage(text)
+    strategy = f"zero{stage}" if stage else strategy
     batch = number(row.get("global_batch", "")) or 0
     micro = number(row.get("micro_batch", "")) or 1
     sharding = Sharding.model_validate(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from orchestrator.catalog.catalog import Catalog, load
 from orchestrator.catalog.models import ModelFacts
 from orchestrator.config import Model
-from orchestrator.errors import OrchError
+from orchestrator.errors import InputError, OrchError
 from orchestrator.planner.estimate import Estimate, Unknown
 from orchestrator.planner.training.constants import MEMORY, MemoryConstants
 from orchestrator.planner.training.finetune import FineTune, Sharding
@@ -41,6 +41,8 @@ NO_INPUTS = {  # methods that keep no input of a matrix: they change weights, bi
     "bitfit",
     "freeze",
 }
+UNPLANNED = r"galore|lomo|badam|apollo|mezo|\blisa\b|\bppo\b|\bgrpo\b|\bdpo\b|reward"
+"""Methods whose states, or whose second model, are not those of a fine-tune; a guess would look like a prediction."""
 PROMPTS = {"prompt_tuning", "p_tuning"}
 DEFAULT_LENGTH = 512
 """Tokens of a row where a table has none: Alpaca's, which tutorials use, are shorter."""
@@ -65,13 +67,16 @@ class Harness(Model):
 HARNESSES = [
     Harness(name="unsloth", pattern="unsloth", settings={"kernels": "fused", "loss": "chunked", "attention": "flash",
             "adapter_dtype": "fp32"}, dynamic=True),
+    # its configurations take the loss by chunks since September 2024 (pull request 1390); the tutorials are older
+    Harness(name="torchtune", pattern=r"torchtune.*finetune\.rst", settings={"adapter_dtype": "bf16",
+            "autocast": False, "optimizer": "adamw_torch_fused"}),
     Harness(name="torchtune", pattern="torchtune", settings={"adapter_dtype": "bf16", "autocast": False,
-            "optimizer": "adamw_torch_fused"}),
+            "optimizer": "adamw_torch_fused", "loss": "chunked"}),
     Harness(name="torchtitan", pattern="torchtitan", settings={"optimizer": "adamw_torch_fused", "autocast": False}),
     Harness(name="litgpt", pattern="litgpt", settings={"adapter_dtype": "bf16", "autocast": False,
             "lora_dropout": 0.05}),
     Harness(name="peft", pattern="huggingface/peft", settings={"autocast": False}),
-    Harness(name="other", pattern="."),
+    Harness(name="other", pattern=""),
 ]  # fmt: skip
 
 
@@ -110,14 +115,16 @@ how far from that it may well be."""
 
 def rows(path: Path) -> list[Row]:
     """As the table has them."""
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    with path.open(encoding="utf-8-sig") as file:
+        return [
+            {"source": ""} | {key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)
+        ]
 
 
 def measured(row: Row) -> float | None:
     """Bytes; None where the table has no number (a run that did not fit)."""
     value = number(row.get(COLUMN))
-    if value is None:
+    if not value:
         return None
     over = re.search(r"\b(sum|total) (over|of|across)\b", row.get("metric", "").lower())
     return value * GIB / (int(number(row.get("n_gpu")) or 1) if over else 1)
@@ -183,6 +190,8 @@ def case(row: Row) -> Case:
     model = catalog().model(row["model"])
     harness = next(one for one in HARNESSES if re.search(one.pattern, row["source"], re.IGNORECASE))
     method, precision = row["method"].strip().lower(), row.get("precision", "").strip().lower()
+    if unknown := re.search(UNPLANNED, method):
+        raise InputError(f"the method {unknown[0]!r} is not planned")
     dtype, dynamic = _dtype(precision, row), "dynamic" in precision and harness.dynamic
     kind = _kind(method, dtype, row)
     loading = bool(re.search(r"load-only|inference|-init$|model init", f"{method} {row.get('metric', '').lower()}"))
@@ -212,7 +221,7 @@ def case(row: Row) -> Case:
 
 def number(text: str | None) -> float | None:
     """The first number of a cell, such as 4096 of `4k` or 2 of `2 per GPU`; None where there is none."""
-    found = re.search(r"(\d+(?:\.\d+)?)\s*([kK]\b)?", (text or "").replace(",", ""))
+    found = re.search(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([kK]\b)?", (text or "").replace(",", ""))
     return None if found is None else float(found[1]) * (1024 if found[2] else 1)
 
 
@@ -225,9 +234,11 @@ def _extras(row: Row, method: str, precision: str, kind: str) -> dict[str, Any]:
         found["gradient_release"] = True
     if re.search(r"lora ?\(emb\)|embeddings? and (head|output)|modules_to_save", text):
         found["train_embeddings"] = True
-    if "offload" in text and "unsloth" not in row["source"].lower():
-        found["offload"] = "optimizer" if "optimizer offload" in text else "all"
-    if kind == "full" and re.search(r"zero|deepspeed", text):
+    said = re.sub(r"activations? (cpu )?offload\w*", "", text)
+    if re.search(r"offload|cpu_?adam", said) and "unsloth" not in row["source"].lower():
+        states = re.search(r"optimi[sz]er (cpu )?offload|offload\w* (the )?optim|cpu_?adam|zero[-_ ]?[12]\b", said)
+        found["offload"] = "optimizer" if states or "offload" in row.get("optimizer", "").lower() else "all"
+    if kind == "full" and (zero_stage(text) or "deepspeed" in text):
         found["master_weights"] = True  # DeepSpeed keeps fp32 copies and states beside 16-bit weights
     return found
 
@@ -240,19 +251,25 @@ def _measure(metric: str) -> Measure:
 
 
 def _dtype(precision: str, row: Row) -> str:
+    """Of the frozen or trained weights. A method's `q` says 4 bits, where the precision is that of the arithmetic."""
+    method = row["method"].lower()
     plain = precision.replace("float", "fp").replace("_", "")
-    if re.search(r"nf4|4-?bit|int4|bnb", plain):
+    if re.search(r"\b[123](\.\d+)?-?bit|aqlm", f"{plain} {method}"):
+        raise InputError(f"weights of {precision or method!r} are not planned")
+    bits8 = re.search(r"int8|8-?bit", f"{plain} {method}")
+    said = re.search(r"nf4|\bfp4|4-?bit|int4|bnb|awq|gptq|hqq", f"{plain} {method}")
+    if said or (re.search(r"qlora|qdora", f"{plain} {method}") and not bits8):
         double = re.search(r"dq|double|dynamic|linears", plain)
         return "nf4-dq" if double or "litgpt" not in row["source"].lower() else "nf4"
-    if re.search(r"int8|8-?bit", plain):
+    if bits8:
         return "int8"
-    if "pretrain" in row["method"] or "fp32" in plain or "mixed" in plain or "fp32 master" in row.get("optimizer", ""):
+    if "pretrain" in method or re.search(r"fp32|mixed|^32", plain) or "fp32 master" in row.get("optimizer", ""):
         return "fp32"
     return "fp16" if plain.startswith(("fp16", "f16")) else "bf16"
 
 
 def _kind(method: str, dtype: str, row: Row) -> str:
-    if re.search(r"full|pretrain|inference", method):
+    if re.search(r"full|pretrain|inference|^(sft|fft|ft|fine-?tun\w*)$", method):
         return "full" if dtype in ("fp32", "bf16", "fp16") else "qlora"
     if "dora" in method and "adora" not in method:
         return "dora"
@@ -278,7 +295,7 @@ def _adapter(method: str, kind: str, row: Row, model: ModelFacts) -> dict[str, A
     if kind == "full":
         return {}
     text, found = row.get("lora_targets", ""), dict[str, Any]()
-    names = re.findall(r"[a-z]+_(?:proj|norm)", text)
+    names = re.findall(r"[a-z]+_(?:proj|norm)", text) or _letters(text)
     if method in NO_INPUTS:
         found["target_modules"] = []
     elif names:
@@ -287,38 +304,79 @@ def _adapter(method: str, kind: str, row: Row, model: ModelFacts) -> dict[str, A
         found["target_modules"] = ["q_proj", "v_proj"]
     else:
         found["target_modules"] = "all-linear"
-    if row.get("lora_rank"):
-        found["lora_r"] = int(number(row["lora_rank"]) or 16)
-    if row.get("trainable_params"):
-        found["trainable_parameters"] = int(number(row["trainable_params"]) or 0)
+    rank = number(row.get("lora_rank")) or number((re.search(r"\br(?:ank)?[ =]*\d+", method) or [""])[0])
+    if rank:
+        found["lora_r"] = int(rank)
+    trained = row.get("trainable_params", "")
+    if (count := number(trained)) and "%" not in trained:
+        unit = re.search(r"\d\s*([kmb])", trained.lower())
+        found["trainable_parameters"] = round(count * {"k": 1e3 / 1024, "m": 1e6, "b": 1e9}[unit[1]] if unit else count)
     return found
+
+
+def _letters(text: str) -> list[str]:
+    """Matrices of `q,k,v,o`, `qkv` or `attention`; [] where it names none, or all of them."""
+    words = text.lower()
+    if re.search(r"mlp|gate|up|ffn|fc|all|linear|norm|self_attn", words):
+        return []
+    found = re.fullmatch(r"\W*([qkvo])\W*([qkvo])?\W*([qkvo])?\W*([qkvo])?\W*", words)
+    if re.fullmatch(r"\W*att(entio)?n\W*(only)?\W*", words):
+        return ["q_proj", "k_proj", "v_proj", "o_proj"]
+    return [f"{letter}_proj" for letter in found.groups() if letter] if found else []
 
 
 def _checkpointing(row: Row) -> str:
     """Where a row does not say: with, as nearly all fine-tunes of models this size are run."""
     text = row.get("grad_checkpointing", "").strip(' "').lower()
-    if text in ("false", "none", "no", "0", "off"):
+    if text in ("false", "none", "no", "0", "off", "disabled", "f", "n"):
         return "none"
     return "selective" if "selective" in text else "offloaded" if re.search("unsloth|offload", text) else "full"
 
 
+DEGREES = {
+    "tp": r"tensor[- _]?(?:model[- _])?parallel",
+    "pp": r"pipeline[- _]?parallel",
+    "cp": r"context[- _]?parallel",
+}
+
+
+def degrees(text: str, *names: str) -> dict[str, int]:
+    """Of `tp4pp2`, `TP=4, PP=2`, `tensor parallel 4`; 1 where a row does not say."""
+    words = text.lower()
+    for name, written in DEGREES.items():
+        words = re.sub(rf"{written}(?:[- _]?(?:size|degree))?", name, words)
+    return {
+        name: max(1, int(found[1])) if (found := re.search(rf"(?<![a-z]){name}[ =:_-]*(\d+)", words)) else 1
+        for name in names
+    }
+
+
 def _sharding(row: Row, harness: str) -> Sharding:
     text, gpus = row.get("parallelism", "").lower(), int(number(row.get("n_gpu")) or 1)
-    degree = {key: int(found[1]) if (found := re.search(rf"\b{key}(\d+)", text)) else 1 for key in ("tp", "pp", "cp")}
+    degree = degrees(text, "tp", "pp", "cp")
+    if gpus > 1 and re.search(r"naive|device_?map|model parallel$", text):
+        degree["pp"] = gpus  # whole layers on one GPU after the other
     others = math.prod(degree.values())
     data = max(1, gpus // others)
     strategy = "none" if data == 1 else "ddp"
     if data > 1 and "fsdp" in text:
         strategy = "fsdp1" if harness == "litgpt" else "fsdp2"
-    zero = re.search(r"(?:zero|ds|deepspeed)[-_ ]?(?:stage)?[-_ ]?([123])", text)
-    if zero and data > 1:
-        strategy = f"zero{zero[1]}"
+    if (stage := zero_stage(text)) and data > 1:
+        strategy = f"zero{stage}"
     named = {"tensor": degree["tp"], "pipeline": degree["pp"], "context": degree["cp"]}
     return Sharding.model_validate({"strategy": strategy, "data": data, **named})
 
 
+def zero_stage(text: str) -> str | None:
+    """`3` of `ZeRO-3`, `deepspeed stage 3`, `ds_z3_offload`."""
+    found = re.search(r"(?:zero|ds|deepspeed|\bz)[-_ ]?(?:z|zero|stage)?[-_ ]?([123])", text.lower())
+    return found[1] if found else None
+
+
 def _optimizer(text: str) -> str:
     word = re.sub(r"[-_ ]", "", text.lower())
+    if unknown := re.search(r"galore|apollo|lomo|badam|sophia|mezo|schedulefree|lamb|shampoo|soap|came\b", word):
+        raise InputError(f"the optimizer {unknown[0]!r} is not planned")
     bits = "8bit" if "8bit" in word else "4bit" if "4bit" in word else ""
     if "lion" in word:
         return f"{'paged_' if 'paged' in word else ''}lion_{bits or '32bit'}"

@@ -173,8 +173,10 @@ class Prediction(NamedTuple):
 
 def rows(path: Path) -> list[Row]:
     """Of a table in the columns of serving_perf.csv."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [
+            {"source": ""} | {key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)
+        ]
 
 
 def predict(row: Row, constants: Fitted | None = None) -> Prediction | Unknown:
@@ -197,11 +199,15 @@ def _catalog() -> Catalog:
 
 
 def _case(row: Row, catalog: Catalog) -> Case | Unknown:
+    if "req" in row["tokens_kind"].lower():
+        return Unknown(reason="unknown: requests were counted, not tokens")
     harness = next((found for found in HARNESSES if re.search(found.pattern, row["source"])), Harness(pattern=""))
     model, gpu = catalog.model(row["model"]), catalog.gpu(row["gpu"])
-    lengths = Lengths(int(max(1, _number(row["input_len"]) or 1)), int(max(1, _number(row["output_len"]) or 1)))
+    lengths = _lengths(row)
+    if isinstance(lengths, Unknown):
+        return lengths
     lengths = lengths._replace(longest=harness.longest.get((lengths.prompt, lengths.answer), 1.0))
-    concurrency = _number(row["concurrency"])
+    concurrency = _concurrency(row)
     serving = _serving(row, harness, concurrency, lengths)
     basis = target(model, serving, gpu, lengths, fitted())
     if isinstance(basis, Unknown):
@@ -216,14 +222,18 @@ def _case(row: Row, catalog: Catalog) -> Case | Unknown:
 
     count = harness.requests
     requests = count.get((lengths.prompt, lengths.answer)) if isinstance(count, dict) else count
-    rate = math.inf if row["request_rate"].startswith("inf") else _number(row["request_rate"])
+    endless = re.match(r"inf|unlimited|max", row["request_rate"].strip().lower())
+    rate = math.inf if endless else _number(row["request_rate"]) or None
     return Case(row, made, lengths, serving.data, requests, concurrency, rate)
 
 
 def _serving(row: Row, harness: Harness, concurrency: float | None, lengths: Lengths) -> Serving:
     engine = _engine(row["engine"])
-    found = re.findall(r"(tp|pp|dep|dp|ep)[ =]?(\d+)", row["parallelism"].lower())
-    degrees = {name: int(number) for name, number in found}
+    words = re.sub(
+        r"(tensor|pipeline|data|expert)[- _]?parallel\w*", lambda found: f"{found[1][0]}p", row["parallelism"].lower()
+    )
+    found = re.findall(r"(tp|pp|dep|dp|ep)(?:[-_ ]?(?:size|degree))?[ =:_-]*(\d+)", words)
+    degrees = {name: max(1, int(number)) for name, number in found}
     gpus, pipeline = round(_number(row["n_gpu"]) or 1), degrees.get("pp", 1)
     copies = degrees.get("dep", degrees.get("dp"))
     tensor = degrees.get("tp", max(1, gpus // (copies or 1) // pipeline))
@@ -246,10 +256,24 @@ def _serving(row: Row, harness: Harness, concurrency: float | None, lengths: Len
     )
 
 
+ENGINES = {
+    r"vllm": "vllm",
+    r"sglang": "sglang",
+    r"tensorrt|trt-?_?llm": "tensorrt_llm",
+    r"llama[._-]?cpp|llama-(bench|server)|ollama|ggml|koboldcpp": "llama_cpp",
+    r"transformers|hugging ?face|^hf\b": "transformers",
+}
+"""Words of an engine's cell, and the engine that does the work behind it."""
+
+
 def _engine(text: str) -> str:
-    """`tensorrt-llm 0.17` -> tensorrt_llm."""
-    word = re.split(r"[ (/]", text.strip().lower())[0]
-    return traits(word).name
+    """`tensorrt-llm 0.17`, `Triton + TRT-LLM` -> tensorrt_llm."""
+    words = text.strip().lower()
+    if "text-generation-inference" not in words.replace(" ", "-") and "tgi" not in words:
+        for pattern, name in ENGINES.items():
+            if re.search(pattern, words):
+                return name
+    return traits(words or "(none)").name
 
 
 def _section(text: str) -> str | None:
@@ -258,21 +282,74 @@ def _section(text: str) -> str | None:
     return "tensorrt_llm_cpp" if found and int(found[1]) < 19 else None
 
 
-def _number(text: str) -> float | None:
-    """The first number of a cell: `64`, `64 users`; None: `max`, empty."""
-    found = re.search(r"\d+(?:\.\d+)?", text)
-    return float(found[0]) if found else None
+def _number(text: str | None) -> float | None:
+    """The first number of a cell: `64`, `64 users`, `1,024`, `1k`; None: `max`, empty."""
+    found = re.search(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*(k\b)?", (text or "").lower().replace(",", ""))
+    return float(found[1]) * (1024 if found[2] else 1) if found else None
+
+
+SHAREGPT = Lengths(202, 214)
+"""Its means, as vLLM's benchmark_serving.py samples it."""
+
+
+def _lengths(row: Row) -> Lengths | Unknown:
+    """Tokens of a prompt and of an answer; a row that measures one of them alone may leave the other out."""
+    prompt, answer = _number(row["input_len"]), _number(row["output_len"])
+    if not prompt and not answer:
+        words = " ".join(row.get(name) or "" for name in ("scenario", "notes", "input_len"))
+        return (
+            SHAREGPT if "sharegpt" in words.lower() else Unknown(reason="unknown: the lengths of prompts and answers")
+        )
+    if not answer and not (answer == 0 or _of_prompts(row["tokens_kind"])):
+        return Unknown(reason="unknown: the length of the answers")
+    return Lengths(round(max(1, prompt or 1)), round(max(1, answer or 1)))
+
+
+def _of_prompts(kind: str) -> bool:
+    return bool(re.search(READ, kind.lower())) and not re.search(WRITTEN, kind.lower())
+
+
+def _of_both(kind: str) -> bool:
+    return bool(
+        kind.lower().startswith("total") or (re.search(READ, kind.lower()) and re.search(WRITTEN, kind.lower()))
+    )
+
+
+READ, WRITTEN = r"prompt|prefill|input", r"output|generat|decode|completion"
+"""Words of what is counted."""
+
+
+def _concurrency(row: Row) -> float | None:
+    """Streams at once; an engine for one user is measured with one where nothing is said; None: as many as fit."""
+    said = _number(row["concurrency"])
+    if said or row["concurrency"].strip() or row["request_rate"].strip():
+        return said or None
+    batch = re.search(r"\b(?:bs|batch(?:[ _-]?size)?|concurrency)[ =:]*(\d+)", row.get("scenario", "").lower())
+    if batch:
+        return float(batch[1])
+    single = re.search(r"single|one user|latency", row.get("scenario", "").lower())
+    return 1.0 if single or _engine(row["engine"]) in ("llama_cpp", "transformers") else None
+
+
+def measured(row: Row) -> float | None:
+    """Tokens/s of all GPUs, of the column for one GPU where that is the one with a number; None: latencies alone."""
+    if total := _number(row.get(COLUMN)):
+        return total
+    each = _number(row.get(f"{COLUMN}_per_gpu"))
+    return each * round(_number(row.get("n_gpu")) or 1) if each else None
 
 
 def _format(text: str) -> str:
     """`mxfp4/fp8 (table says FP8)` -> mxfp4; `int4-awq` -> the part of it that names a format."""
-    word = re.split(r"[ /(]", text.strip())[0] or "bf16"
-    for name in (word, *re.split(r"[-_+]", word)):
+    said = re.sub(r"(?<![\w])([48])-?bit", r"int\1", text.strip().lower())
+    said = re.sub(r"q(\d)_k - (small|medium|large)", lambda found: f"q{found[1]}_k_{found[2][0]}", said)
+    words = re.split(r"[ /(),]+", said) if said else ["bf16"]
+    for name in (part for word in words for part in (word, *re.split(r"[-+]", word), *re.split(r"[-_+]", word))):
         try:
             return weight_format(name).name
         except OrchError:
             continue
-    return word
+    return words[0]
 
 
 def _predict(found: Case, constants: Fitted) -> Prediction:
@@ -294,11 +371,11 @@ def _point(found: Case, made: Target) -> Point:
 def _counted(row: Row, point: Point, lengths: Lengths, copies: int) -> float:
     """Throughput as the row counts it: output tokens of all GPUs, unless it says otherwise."""
     kind, rate = row["tokens_kind"].lower(), point.requests_per_s * copies
-    if re.search(r"prompt|prefill|input", kind) and "output" not in kind:
-        return lengths.prompt / point.ttft_s
+    if _of_prompts(kind):
+        return lengths.prompt / point.ttft_s if _concurrency(row) == 1 else rate * lengths.prompt
     if "user" in kind or "per request" in kind:
         return 1 / point.tpot_s
-    if kind.startswith("total") or "input+output" in kind:
+    if _of_both(kind):
         return rate * (lengths.prompt + lengths.answer)
     return rate * lengths.answer
 
@@ -308,11 +385,11 @@ def errors(cases: Iterable[Case], constants: Fitted) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"throughput": [], "ttft": [], "tpot": []}
     for one in cases:
         said, row = _predict(one, constants), one.row
-        if row[COLUMN]:
-            found["throughput"].append(math.log(said.throughput / float(row[COLUMN])))
-        for name, value in (("ttft", said.ttft_s), ("tpot", said.tpot_s)):
-            if row[f"{name}_ms"]:
-                found[name].append(math.log(value / float(row[f"{name}_ms"]) * 1e3))
+        if value := measured(row):
+            found["throughput"].append(math.log(said.throughput / value))
+        for name, predicted in (("ttft", said.ttft_s), ("tpot", said.tpot_s)):
+            if milliseconds := _number(row[f"{name}_ms"]):
+                found[name].append(math.log(predicted / milliseconds * 1e3))
     return found
 
 

@@ -13,7 +13,7 @@ from orchestrator.catalog import shipped
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.licenses import License
 from orchestrator.catalog.models import ModelFacts
-from orchestrator.catalog.names import gpu_key, model_keys, plain
+from orchestrator.catalog.names import gpu_key, memory, model_keys, plain, without_variant
 from orchestrator.catalog.prices import ApiPrice, GpuPrice
 from orchestrator.config import Model
 from orchestrator.errors import InputError
@@ -77,8 +77,17 @@ class Catalog:
 
     def find_gpu(self, name: str) -> Gpu | None:
         """By id, kind, alias, or free text such as `NVIDIA A100-SXM4-80GB`; None: unknown."""
-        found = gpu_key(name, self._index(Gpu))
-        return self._entry(Gpu, found) if found else None
+        index, size = self._index(Gpu), memory(name)
+        key = gpu_key(name, index)
+        if key is None:
+            return None
+        found: Gpu = self._entry(Gpu, key)
+        if size is None or plain(name) in index or _is_of(found, size):
+            return found
+        # the part of another size that shares its name, such as V100-16GB
+        return next(
+            (one for one in self.gpus if f"{one.kind}-".startswith(f"{found.kind}-") and _is_of(one, size)), None
+        )
 
     def gpu(self, name: str) -> Gpu:
         """As `find_gpu`; raises InputError with the nearest names."""
@@ -122,7 +131,7 @@ class Catalog:
         """Normalised name -> id; the first that has a name keeps it, ids before aliases."""
         if kind not in self._names:
             found: dict[str, str] = {}
-            for names in (_ids, _aliases):
+            for names in (_ids, _aliases, _shortened):
                 for key, fields in self._raw[kind].items():
                     for name in names(key, fields):
                         found.setdefault(plain(name), key)
@@ -152,6 +161,15 @@ def _aliases(key: str, fields: dict[str, Any]) -> Iterable[str]:
     named = [fields[name] for name in ("kind", "name", "spdx") if fields.get(name)]
     aliases = fields.get("aliases") or []
     return [*named, *aliases, *(alias.rsplit("/", 1)[-1] for alias in aliases)]
+
+
+def _shortened(key: str, fields: dict[str, Any]) -> Iterable[str]:
+    return [without_variant(name) for name in (key, *(fields.get("aliases") or []))]
+
+
+def _is_of(gpu: Gpu, size: int) -> bool:
+    """Whether a GPU has about that memory: as sold, by GB or GiB, or as much of it as a tool sees."""
+    return 0.95 * size < gpu.memory_nominal < 1.2 * size
 
 
 def _is_api(row: dict[str, Any], model: str | None) -> bool:

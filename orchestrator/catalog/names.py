@@ -12,6 +12,8 @@ _FORMAT = re.compile(
 )
 _VARIANT = re.compile(r"[-_](instruct|chat|base|it|hf|pt)$", re.IGNORECASE)
 _MAKERS = re.compile(r"\b(nvidia|amd|huawei|geforce|instinct|tesla|quadro)\b", re.IGNORECASE)
+_COUNT = re.compile(r"^\s*\d+\s*[x×*]\s*(?=[a-z])", re.IGNORECASE)
+_MEMORY = re.compile(r"[-_ (]*\b(\d+)\s*(GB|GiB|G)\b\)?", re.IGNORECASE)
 
 
 def plain(name: str) -> str:
@@ -31,12 +33,24 @@ def model_keys(name: str) -> Iterator[str]:
     yield plain(re.sub(r"\s*\(.*\)$", "", text))  # a remark, such as `(without MTP)`
 
 
+def without_variant(name: str) -> str:
+    """A catalog's own name without `-pt` or `-Instruct`, as people shorten it: `gemma-3-4b`."""
+    return _VARIANT.sub("", name.rsplit("/", 1)[-1])
+
+
 def gpu_key(name: str, index: Mapping[str, str]) -> str | None:
     """The id that a GPU's name stands for in an index of normalised names, also by the words of a driver's name."""
-    key = plain(name)
+    text = _COUNT.sub("", name)  # `8xH100`
+    key, bare = plain(text), plain(_MEMORY.sub("", text))
     if key in index:
         return index[key]
-    memory = re.search(r"(\d+)\s*(GB|GiB)", name)
-    kind = plain(gpus.kind(name, int(memory[1]) * 10**9 if memory else None))
-    parts = [part for part in ("pcie", "nvl") if part in name.lower()]
-    return next((index[found] for found in [*(kind + part for part in parts), kind] if found in index), None)
+    size = memory(text)
+    kind = plain(gpus.kind(text, size))
+    parts = [part for part in ("pcie", "nvl") if part in text.lower()]
+    return next((index[found] for found in [*(kind + part for part in parts), kind, bare] if found in index), None)
+
+
+def memory(name: str) -> int | None:
+    """Bytes that a GPU's name speaks of, such as those of `RTX-4090-24GB`; None: it does not say."""
+    found = _MEMORY.search(name)
+    return int(found[1]) * 10**9 if found else None

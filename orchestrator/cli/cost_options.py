@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.catalog.models import ModelFacts
     from orchestrator.catalog.prices import ApiPrice
     from orchestrator.planner.money.comparison import Comparison
+    from orchestrator.recipe.load import Loaded
 
 _FACTORS = {"%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
 
@@ -157,14 +158,29 @@ def _from_recipe(path: Path) -> Hosted:
     from orchestrator.cli.app import home
     from orchestrator.recipe.load import load_recipe
 
-    recipe = load_recipe(path, [], home()).recipe
+    loaded = load_recipe(path, [], home())
+    recipe = loaded.recipe
     found = Hosted(model=recipe.base_model.path if recipe.base_model else None)
-    for kind, count in recipe.resources.choices()[:1]:
+    for kind, count in recipe.resources.choices()[:1] or _chosen(loaded):
         found.gpu, found.gpus = kind, count
     target = next((t for t in recipe.export if recipe.serve and t.name == recipe.serve.target), None)
     if target:
         found.engine, found.quantization = target.engine, target.quantization
     return found
+
+
+def _chosen(loaded: "Loaded") -> list[tuple[str, int]]:
+    """The accelerators that a plan takes where the recipe takes any; [] where there are none."""
+    from orchestrator.cli.app import home
+    from orchestrator.clusters.cluster import load_cluster
+    from orchestrator.controller.planning import make_plan
+    from orchestrator.store.store import Store
+
+    forecast = make_plan(loaded, load_cluster(None), Store(home()), Path.cwd()).forecast
+    if forecast is None or forecast.accelerator is None:
+        return []
+    kind, _, count = forecast.accelerator.partition(":")
+    return [(kind, int(count))]
 
 
 def _words(hosted: Hosted, gpu: "Gpu") -> str:

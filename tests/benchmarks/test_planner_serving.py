@@ -53,6 +53,7 @@ def said(**cells: str):
 def test_a_row_says_how_its_tokens_are_counted():
     output, every = said(), said(tokens_kind="total (input+output)")
     assert every.throughput == pytest.approx(3 * output.throughput)
+    assert said(tokens_kind="prompt+generation").throughput == pytest.approx(3 * output.throughput)
     assert said(tokens_kind="output tokens/s/user").throughput == pytest.approx(1 / output.tpot_s)
     prompt = said(tokens_kind="prompt", concurrency="1", output_len="1")
     assert prompt.throughput == pytest.approx(1000 / prompt.ttft_s)
@@ -67,6 +68,63 @@ def test_a_type_is_read_from_the_words_around_it(cell, same):
     assert found == same
 
 
+@pytest.mark.parametrize(
+    ("cell", "same"),
+    [("4-bit", "w4a16"), ("gguf Q4_K_M", "q4_k_m"), ("Q4_K - Medium", "q4_k_m"), ("GPTQ-4bit", "w4a16")],
+)
+def test_a_type_is_found_behind_other_words(cell, same):
+    assert serving._format(cell) == same
+
+
+@pytest.mark.parametrize(
+    ("cell", "same"),
+    [
+        ("vLLM v0.8.2 (V1)", "vllm"),
+        ("Triton + TRT-LLM", "tensorrt_llm"),
+        ("TensorRT LLM 0.20", "tensorrt_llm"),
+        ("dynamo (sglang)", "sglang"),
+        ("llama.cpp b3000", "llama_cpp"),
+        ("ollama 0.3", "llama_cpp"),
+    ],
+)
+def test_an_engine_is_found_by_who_does_the_work(cell, same):
+    assert serving._engine(cell) == same
+
+
+def test_an_engine_without_constants_is_refused_by_name():
+    assert "'tgi 2.0'" in said(engine="TGI 2.0").reason
+    assert "'lmdeploy'" in said(engine="lmdeploy").reason
+
+
+def test_numbers_are_read_as_tables_print_them():
+    assert [serving._number(cell) for cell in ("1,024", "1k", "~200", "64 users", "1.5e3", "max", "")] == [
+        1024, 1024, 200, 64, 1500, None, None,
+    ]  # fmt: skip
+    assert serving.measured(ROW | {"tokens_per_s": "1,500"}) == 1500
+    assert serving.measured(ROW | {"tokens_per_s_per_gpu": "500", "n_gpu": "4"}) == 2000
+    assert serving.measured(ROW | {"tokens_per_s": "-"}) is None
+
+
+def test_lengths_that_are_missing_are_not_made_up():
+    assert isinstance(said(output_len=""), Unknown)
+    assert isinstance(said(input_len="", output_len=""), Unknown)
+    assert isinstance(said(tokens_kind="req/s"), Unknown)
+    assert serving.case(ROW | {"input_len": "", "output_len": "", "scenario": "ShareGPT"}).lengths.prompt == 202
+    assert said(input_len="", output_len="128", concurrency="1").throughput > 0
+    assert said(output_len="", tokens_kind="prompt", concurrency="1").throughput > 0
+
+
+def test_prompts_of_many_at_once_are_counted_by_their_rate():
+    one, many = (said(tokens_kind="prompt", output_len="1", concurrency=count) for count in ("1", "64"))
+    assert one.throughput < many.throughput < 3 * one.throughput
+
+
+def test_who_says_nothing_of_concurrency_has_one_stream_or_all():
+    assert serving.case(ROW | {"engine": "llama.cpp", "dtype": "Q4_0", "concurrency": ""}).concurrency == 1
+    assert serving.case(ROW | {"concurrency": "", "scenario": "batch size 8"}).concurrency == 8
+    assert serving.case(ROW | {"concurrency": ""}).concurrency is None
+
+
 def test_the_layout_is_read_from_the_parallelism():
     found = serving.case(ROW | {"parallelism": "dep2pp2", "n_gpu": "4", "model": "Qwen3-30B-A3B"})
     assert found.copies == 2
@@ -77,6 +135,12 @@ def test_the_layout_is_read_from_the_parallelism():
 def test_gpus_without_a_layout_share_the_model_and_others_hold_copies():
     assert serving.case(ROW | {"parallelism": "", "n_gpu": "4"}).target(fitted()).shape.shards == 4
     assert serving.case(ROW | {"parallelism": "tp2", "n_gpu": "4"}).copies == 2
+
+
+@pytest.mark.parametrize("written", ["TP=2, PP=2", "tensor parallel 2 pipeline_parallel_size=2", "tp-size 2 pp: 2"])
+def test_the_layout_is_read_however_it_is_written(written):
+    found = serving.case(ROW | {"parallelism": written, "n_gpu": "4"}).target(fitted())
+    assert (found.shape.shards, found.microbatches, found.shape.data) == (2, 2, 1)
 
 
 def test_a_rate_is_a_rate_and_max_is_as_many_as_fit():

@@ -149,6 +149,19 @@ def test_unknown_dimensions_stay_unknown() -> None:
         ("GPT OSS 120B", "openai/gpt-oss-120b"),
         ("phi-1.5 (1.3B)", "microsoft/phi-1_5"),
         ("mpt-3b", "mosaicml/mpt-3b"),
+        ("gemma-3-4b", "google/gemma-3-4b-pt"),
+        ("unsloth/gemma-3-12b-it-unsloth-bnb-4bit", "google/gemma-3-12b-pt"),
+        ("Qwen3-Next-80B-A3B", "Qwen/Qwen3-Next-80B-A3B-Instruct"),
+        ("Phi-3.5-mini", "microsoft/Phi-3-mini-4k-instruct"),
+        ("QwQ-32B", "Qwen/Qwen2.5-32B"),
+        ("vicuna-13b-v1.5", "meta-llama/Llama-2-13b-hf"),
+        ("databricks/dolly-v2-12b", "EleutherAI/pythia-12b"),
+        ("OPT-13B", "facebook/opt-13b"),
+        ("CodeLlama-7b-Instruct-hf", "codellama/CodeLlama-7b-hf"),
+        ("Yi-34B-Chat", "01-ai/Yi-34B"),
+        ("Qwen2-72B-Instruct-AWQ", "Qwen/Qwen2-72B"),
+        ("mistral-large-2407", "mistralai/Mistral-Large-Instruct-2407"),
+        ("Mistral-Nemo-12B", "mistralai/Mistral-Nemo-Base-2407"),
     ],
 )
 def test_a_model_is_found_as_people_write_it(written: str, meant: str) -> None:
@@ -176,10 +189,24 @@ def test_neighbours_are_not_confused() -> None:
         ("rtx_4090", "rtx-4090"),
         ("AMD Instinct MI300X", "mi300x"),
         ("DGX-GB200", "gb200-nvl72"),
+        ("RTX-4090-24GB", "rtx-4090"),
+        ("NVIDIA RTX A6000 48GB", "rtx-a6000"),
+        ("8xH100", "h100-sxm"),
+        ("2x A100 80GB", "a100-sxm-80"),
+        ("H100 94GB", "h100-nvl"),
+        ("V100-SXM2-16GB", "v100-16"),
+        ("V100 32GB", "v100-32"),
+        ("B200 192GB", "b200-sxm"),
+        ("RTX PRO 6000 Blackwell", "rtx-pro-6000"),
     ],
 )
 def test_a_gpu_is_found_as_recipes_and_drivers_write_it(written: str, meant: str) -> None:
     assert CATALOG.gpu(written).id == meant
+
+
+def test_a_gpu_of_another_memory_is_another_gpu() -> None:
+    assert CATALOG.find_gpu("RTX-4090-48GB") is None
+    assert CATALOG.find_gpu("A100-120GB") is None
 
 
 def test_what_is_unknown_names_the_nearest() -> None:

@@ -73,6 +73,18 @@ def test_a_recipe_says_what_is_hosted(orch: Orch) -> None:
     assert done.stdout.startswith("Qwen/Qwen3-8B (Q8_0, llama_cpp) on H100 SXM5 80GB  against  openai/gpt-4o")
 
 
+def test_a_recipe_that_takes_any_gpu_is_compared_on_the_one_that_its_plan_takes(orch: Orch, tmp_path) -> None:
+    recipe = tmp_path / "any.yaml"
+    recipe.write_text(
+        "name: any\nbase_model: Qwen/Qwen3-8B\nresources: {accelerators: any}\n"
+        "datasets: [{path: a/b, type: chat}]\ntrain: {adapter: qlora}\n"
+        "export: [{name: q, engine: llama_cpp, quantization: Q8_0}]\nserve: {service: any, target: q}\n"
+    )
+    done = orch("cost", "compare", str(recipe), "--tokens-per-month", "1.5B", "--versus", "gpt-4o", *MIX)
+    assert done.returncode == 0, done.stderr
+    assert "Qwen/Qwen3-8B (Q8_0, llama_cpp) on " in done.stdout
+
+
 def test_the_claims_of_the_article_are_checked(orch: Orch) -> None:
     done = orch("cost", "claims")
     assert done.returncode == 0, done.stderr

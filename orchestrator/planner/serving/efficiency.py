@@ -61,6 +61,8 @@ class Habits(Model):
 
     memory: float = 1.0
     """Times the part of the bandwidth."""
+    read: dict[str, float] = {}
+    """Times that again, by architecture."""
     compute: float = 1.0
     """Times the part of the FLOP/s."""
     packed: dict[str, float] = {}
@@ -73,6 +75,8 @@ class Habits(Model):
     """Times the fitted time of a step."""
     layer: float = 1.0
     """Times the fitted time of a layer."""
+    extra: float | None = None
+    """Times that of what mixtures and other attention have beyond a dense layer; None: as a layer's."""
     python: bool = True
     """Schedules in Python."""
     sequence_s: float = 0.0
@@ -108,14 +112,18 @@ ASSUMED = {
     # prompt tokens/s of an 8B Q4_0 on an RTX 4090, llama.cpp pull request 7676), less on data-centre parts, whose wider
     # units they do not use; products of 16 bits accumulate in 16 bits, which GeForce parts do at twice the peak of the
     # catalog (pull requests 3776, 4766, 6017). Kernels of 80 us a layer do not overlap: an 8B Q4 writes 130-150
-    # tokens/s on an RTX 4090 and on an A100 alike (XiongjieDai/GPU-Benchmarks-on-LLM-Inference). One CPU thread samples
-    # for all slots
+    # tokens/s on an RTX 4090 and on an A100 alike (XiongjieDai/GPU-Benchmarks-on-LLM-Inference), where a mixture's take
+    # 100 us. Its kernels keep too few reads in flight for wide memories: a 70B Q4_K_M writes 14.6 tokens/s on an RTX
+    # A6000 of 0.77 TB/s, and only 22.1 on an A100 of 1.94 and 25.0 on an H100 PCIe of 2.0 (the same tables); a 31B 68
+    # on an H100 of 3.35, 75 on a B300 of 8 (pavlokhmel.com, 2026-06-07). One CPU thread samples for all slots
     "llama_cpp": Habits(
         packed={"sm_80": 0.12, "sm_86": 0.2, "sm_89": 0.25, "sm_90": 0.07, "sm_120": 0.2, "other": 0.08},
         plain={"sm_80": 0.35, "sm_86": 0.6, "sm_89": 0.85, "sm_90": 0.16, "sm_120": 0.8, "other": 0.25},
+        read={"sm_80": 0.65, "sm_90": 0.65, "sm_100": 0.35, "sm_103": 0.35},
         attention=0.5,
         step=0.3,
         layer=5.0,
+        extra=1.0,
         sequence_s=150e-6,
         widen=2.0,
         source="predicted; llama.cpp assumed, not calibrated",
@@ -153,16 +161,19 @@ def efficiency(engine: str, arch: str, constants: Fitted, *, graphs: bool = True
     reached = constants.compute.get(arch, constants.compute["other"])
     own = habits.packed if packed else habits.plain
     sequence = constants.python_sequence_s if habits.python else constants.sequence_s
+    bandwidth = habits.memory * habits.read.get(arch, 1.0) * hardware.memory
+    layer_s = constants.layer_s * (1 if graphs else EAGER_LAYER)
     return Efficiency(
-        memory=constants.memory * habits.memory * hardware.memory,
-        cache=constants.cache * habits.memory * hardware.memory,
+        memory=constants.memory * bandwidth,
+        cache=constants.cache * bandwidth,
         compute=own.get(arch, own["other"]) if own else reached * habits.compute,
         grouped=constants.grouped,
         attention=constants.attention * habits.attention * reached / constants.compute["sm_90"],
         link=constants.link,
         reduce_s=constants.reduce_s * hardware.reduce,
         step_s=constants.step_s * habits.step,
-        layer_s=constants.layer_s * habits.layer * (1 if graphs else EAGER_LAYER),
+        layer_s=layer_s * habits.layer,
+        extra_s=layer_s * (habits.layer if habits.extra is None else habits.extra),
         sequence_s=sequence + habits.sequence_s,
         request_s=constants.request_s + habits.request_s,
         overlap=constants.overlap,

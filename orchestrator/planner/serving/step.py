@@ -40,6 +40,8 @@ class Efficiency(NamedTuple):
     """Of each step: scheduling and the gap between steps."""
     layer_s: float
     """Of each layer of each step: kernels that wait for one another."""
+    extra_s: float
+    """Of what mixtures and other attention have beyond a dense layer, in such layers."""
     sequence_s: float
     """Of each sequence of each step: sampling, detokenizing, sending."""
     request_s: float
@@ -80,8 +82,13 @@ def step(
         / shape.attention_flops
         / eff.attention,
         traffic=tokens * shape.activation_bytes / memory + _communication(shape, eff, tokens),
-        overhead=eff.step_s / shape.stages + shape.waits * eff.layer_s + decoding * eff.sequence_s / shape.stages,
+        overhead=_overhead(shape, eff, decoding),
     )
+
+
+def _overhead(shape: Shape, eff: Efficiency, decoding: float) -> float:
+    waiting = shape.layers * eff.layer_s + (shape.waits - shape.layers) * eff.extra_s
+    return waiting + (eff.step_s + decoding * eff.sequence_s) / shape.stages
 
 
 def touched(shape: Shape, tokens: float) -> float:

@@ -178,3 +178,22 @@ def test_more_arrivals_never_shorten_the_wait(one, other):
     few, many = (arriving(found, lengths, rate) for rate in sorted((one, other)))
     assert few.ttft_s <= many.ttft_s * (1 + 1e-6)
     assert few.tpot_s <= many.tpot_s * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "model", "form", "published"),
+    [  # tokens/s of 1,024 in a row, XiongjieDai/GPU-Benchmarks-on-LLM-Inference, 2024-05
+        ("RTX-4090", "meta-llama/Meta-Llama-3-8B", "Q4_K_M", 127.7),
+        ("RTX-3090", "meta-llama/Meta-Llama-3-8B", "Q4_K_M", 111.7),
+        ("A100-PCIe-80GB", "meta-llama/Meta-Llama-3-70B", "Q4_K_M", 22.1),
+        ("H100-PCIe", "meta-llama/Meta-Llama-3-70B", "Q4_K_M", 25.0),
+        ("H100-PCIe", "meta-llama/Meta-Llama-3-8B", "F16", 67.8),
+        ("RTX-A6000", "meta-llama/Meta-Llama-3-70B", "Q4_K_M", 14.6),
+    ],
+)
+def test_llama_cpp_writes_about_as_fast_as_was_published(gpu, model, form, published):
+    serving = Serving(engine="llama_cpp", quantization=form, max_num_seqs=1)
+    found = closed(
+        target(CATALOG.model(model), serving, CATALOG.gpu(gpu), Lengths(1, 1024), fitted()), Lengths(1, 1024), 1
+    )
+    assert 1 / found.tpot_s == pytest.approx(published, rel=0.2)

@@ -12,8 +12,8 @@ from orchestrator.planner.serving.step import Efficiency, step, touched
 CATALOG = load()
 LLAMA, H100 = CATALOG.model("meta-llama/Llama-3.1-8B"), CATALOG.gpu("H100")
 PERFECT = Efficiency(
-    memory=1, cache=1, compute=1, grouped=1, attention=1, link=1, reduce_s=0, step_s=0, layer_s=0, sequence_s=0,
-    request_s=0, overlap=200,
+    memory=1, cache=1, compute=1, grouped=1, attention=1, link=1, reduce_s=0, step_s=0, layer_s=0, extra_s=0,
+    sequence_s=0, request_s=0, overlap=200,
 )  # fmt: skip
 
 
@@ -109,3 +109,11 @@ def test_faster_memory_is_never_slower(decoding, context, factor):
     before, after = (step(made(gpu=gpu), PERFECT, decoding, context).total for gpu in (H100, faster))
     assert after <= before
     assert math.isfinite(after)
+
+
+def test_a_mixture_waits_for_more_kernels_than_a_dense_layer():
+    found = made(CATALOG.model("Qwen/Qwen3-30B-A3B"))
+    waiting = PERFECT._replace(layer_s=1.0)
+    assert step(found, waiting, 1, 0).overhead == pytest.approx(48)
+    assert step(found, waiting._replace(extra_s=1.0), 1, 0).overhead == pytest.approx(found.waits)
+    assert found.waits > 48
