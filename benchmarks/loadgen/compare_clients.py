@@ -209,7 +209,7 @@ def _scaled(
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """What the issue's table shows, and the rest of it, as Markdown."""
+    """A row for each client, as Markdown."""
     head = [
         "client (1 core)",
         "tokens/s at 512 streams",
