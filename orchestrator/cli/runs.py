@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli import topic
 from orchestrator.cli.app import app, home
 from orchestrator.cli.topic import ORIGINS, WithTopic
 from orchestrator.errors import InputError, NotAllowedError
@@ -81,6 +82,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what `orch run` would do: does it fit, how long, what does it cost, is it allowed. Starts nothing."""
+    if explain is not None:
+        topic.check(explain)
     if accuracy:
         from orchestrator.cli import accuracy_show
 

@@ -6,8 +6,17 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from orchestrator.errors import InputError
+from orchestrator.plugins import nearest
+
 ORIGINS = "origins"
 TOPICS = (ORIGINS, "memory", "time", "cost")
+
+
+def check(topic: str) -> None:
+    """Raises InputError for a word that is no topic."""
+    if topic not in TOPICS:
+        raise InputError(f"--explain: no topic {topic!r}; {nearest(topic, list(TOPICS))}")
 
 
 class WithTopic(TyperCommand):
@@ -34,7 +43,8 @@ def joined(args: list[str]) -> list[str]:
         if args[index] != "--explain":
             found.append(args[index])
             continue
-        topic = args[index + 1] if index + 1 < len(args) and args[index + 1] in TOPICS else None
+        following = args[index + 1] if index + 1 < len(args) else ""
+        topic = following if following.isalpha() else None  # a misspelt one too; a recipe has a dot, an override a sign
         found.append(f"--explain={topic or ORIGINS}")
         if topic:
             next(rest)

@@ -62,6 +62,13 @@ def test_explain_alone_or_before_the_recipe_means_the_origins_of_values() -> Non
     assert joined(["r.yaml", "--explain", "a.b=1"]) == ["r.yaml", "--explain=origins", "a.b=1"]
 
 
+def test_a_misspelt_topic_names_the_nearest(orch: Orch, folder: Path) -> None:
+    for words in (("--explain", "memroy"), ("--explain=memroy",)):
+        done = orch("plan", *words, "recipe.yaml", cwd=folder)
+        assert done.returncode == 2
+        assert "no topic 'memroy'; did you mean 'memory'?" in done.stderr
+
+
 def test_a_forbidden_licence_is_exit_code_3_and_a_reason_is_recorded(orch: Orch, folder: Path) -> None:
     with (folder / "recipe.yaml").open("a") as file:
         file.write("compliance: {use: commercial, monthly_active_users: 800_000_000}\n")
