@@ -9,7 +9,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "data": ("prepare",),
     "train": ("prepare", "data"),
     "evaluate": ("prepare", "data", "train"),
-    "export": ("prepare", "train"),
+    "export": ("prepare", "data", "train"),
     "parity": ("prepare", "data", "train", "export"),
     "deploy": ("export",),
     "benchmark": ("data", "export", "deploy"),

@@ -8,10 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-from orchestrator import engines, plugins, processes
-from orchestrator.engines import client
-from orchestrator.errors import EngineError, OrchError
-from orchestrator.processes import GuardedProcess
+from orchestrator import engines, plugins, processes, token_contract
+from orchestrator.engines import running
+from orchestrator.engines.running import Running
+from orchestrator.environments.site import Site
+from orchestrator.errors import OrchError
 from orchestrator.serving import gateway
 from orchestrator.store.records import Release
 from orchestrator.store.store import Store
@@ -45,29 +46,30 @@ def _recent(moments: list[float]) -> list[float]:
 
 def _run_engine(store: Store, release: Release) -> None:
     """One engine process from start to end. Raises EngineError unless it ended because it was no longer wanted."""
-    engine = plugins.load(engines, release.spec["engine"])
-    port = processes.free_port()
-    options = engine.Options(**release.spec["engine_args"])
-    command = engine.command(Path(release.spec["model"]), options, host="127.0.0.1", port=port, alias=release.name)
-    log = store.home / "logs" / f"{release.name}.log"
-    process = processes.start(command, log=log, environment=engine.environment(options))
+    spec, model = release.spec, Path(release.spec["model"])
+    site = Site(store.home, spec["kind"], spec["images"], say=lambda message: _say(store, release, message))
+    options = plugins.load(engines, spec["engine"]).Options(**spec["engine_args"])
+    served = running.start(spec["engine"], model, options, alias=release.name, directory=store.home / "logs", site=site)
     try:
-        url = f"http://127.0.0.1:{port}/v1"
-        client.wait_until_ready(url, release.name, process)
-        store.move_release(release, "warm", url=url, model=release.name, pid=process.pid)
-        _watch(store, release, process)
+        running.wait_until_ready(served, contract=token_contract.read(model))
+        store.move_release(release, "warm", url=served.url, model=served.model, pid=served.process.pid)
+        _watch(store, release, served)
         _drain(release)
     finally:
-        process.stop()
+        served.process.stop()
 
 
-def _watch(store: Store, release: Release, process: GuardedProcess) -> None:
+def _say(store: Store, release: Release, message: str) -> None:
+    store.record("log", service=release.service, release=release.number, message=message)
+
+
+def _watch(store: Store, release: Release, served: Running) -> None:
     changed = store.watch()
     while True:
-        code = process.poll()
+        code = served.process.poll()
         if code is not None and store.release(release.service, release.number).state == "warm":
             store.move_release(release, "starting", reason=f"its engine died: {processes.died_of(code)}")
-            raise EngineError(f"the engine of {release.name} died ({processes.died_of(code)}):\n{process.last_lines()}")
+            raise served.failed(f"the engine of {release.name} died ({processes.died_of(code)})")
         if code is not None or (changed() and store.release(release.service, release.number).state != "warm"):
             return
         time.sleep(_WATCH_S)
