@@ -124,7 +124,7 @@ def start(
     process = processes.start(
         module.command(launch, options),
         log=directory / f"{alias}.log",
-        environment=module.environment(options),
+        environment=module.environment(launch, options),
         grace_s=module.STOP_GRACE_S,
     )
     return Running(module, launch, process)
@@ -150,10 +150,10 @@ def _answers(found: Running, contract: TokenContract | None, deadline: float) ->
     """Whether it does what it should; False while it loads."""
     left_s = max(1.0, deadline - time.monotonic())
     try:
-        served = _served(found, left_s)
+        served = found.engine.models(found.launch)
         if found.model not in served:
             found.engine.attach(found.launch)
-            served = _served(found, left_s)
+            served = found.engine.models(found.launch)
         if found.model not in served:
             raise found.failed(f"the server at {found.url} serves {', '.join(served)}, not {found.model!r}")
         _probe(found, contract, left_s)
@@ -166,11 +166,6 @@ def _answers(found: Running, contract: TokenContract | None, deadline: float) ->
     except (KeyError, TypeError, ValueError) as error:
         raise found.failed(f"the server at {found.url} does not answer like an engine: {error!r}") from error
     return True
-
-
-def _served(found: Running, timeout_s: float) -> list[str]:
-    listed = json.loads(client.get_or_post(f"{found.url}/models", timeout_s=timeout_s))
-    return [entry["id"] for entry in listed["data"]]
 
 
 def _probe(found: Running, contract: TokenContract | None, timeout_s: float) -> None:
