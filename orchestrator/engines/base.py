@@ -146,7 +146,7 @@ class Engine(Protocol):
     def options_for(self, context_tokens: int) -> Any:
         """Options under which one request of that many tokens, prompt and answer, is served."""
 
-    def environment(self, options: Any) -> dict[str, str]:
+    def environment(self, launch: Launch, options: Any) -> dict[str, str]:
         """Variables that the command needs beyond the inherited ones."""
 
     def diagnose(self, log: str) -> str | None:
@@ -163,6 +163,9 @@ class Engine(Protocol):
 
         Raises InputError for a model that cannot be converted, InfrastructureError when a tool is missing or died.
         """
+
+    def models(self, launch: Launch) -> list[str]:
+        """Names that the running server answers to. Raises what `client.models` raises while it cannot say."""
 
     def attach(self, launch: Launch) -> None:
         """Once the server answers, make it serve `launch.model` under the alias where its command alone does not.

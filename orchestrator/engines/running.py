@@ -125,7 +125,7 @@ def start(
     process = processes.start(
         module.command(launch, options),
         log=directory / f"{alias}.log",
-        environment=module.environment(options),
+        environment=module.environment(launch, options),
         grace_s=module.STOP_GRACE_S,
     )
     return Running(module, launch, process)
@@ -138,8 +138,8 @@ def wait_until_ready(found: Running, *, contract: TokenContract | None, timeout_
     """
     started = time.monotonic()
     steps: list[Callable[[float], object]] = [
-        lambda left_s: _served(found, left_s),
-        lambda left_s: _attach(found, left_s),
+        lambda left_s: found.engine.models(found.launch),
+        lambda left_s: _attach(found),
         lambda left_s: _probe(found, contract, left_s),
     ]
     for step in steps:
@@ -168,17 +168,12 @@ def _done(found: Running, step: Callable[[float], object], deadline: float) -> b
     return True
 
 
-def _attach(found: Running, timeout_s: float) -> None:
+def _attach(found: Running) -> None:
     """Raises EngineError unless it then serves the model under its name."""
     found.engine.attach(found.launch)
-    served = _served(found, timeout_s)
+    served = found.engine.models(found.launch)
     if found.model not in served:
         raise found.failed(f"the server at {found.url} serves {', '.join(served)}, not {found.model!r}")
-
-
-def _served(found: Running, timeout_s: float) -> list[str]:
-    listed = json.loads(client.get_or_post(f"{found.url}/models", timeout_s=timeout_s))
-    return [entry["id"] for entry in listed["data"]]
 
 
 def _probe(found: Running, contract: TokenContract | None, timeout_s: float) -> None:
