@@ -33,6 +33,10 @@ class Site:
     say: Callable[[str], None] = print
     """Is told what is installed, which may take minutes."""
 
+    def find(self, environment: Environment | None) -> Installed | None:
+        """The environment as it is here, without installing anything; None: it is missing."""
+        return OWN if environment is None else None
+
     def ensure(self, environment: Environment | None) -> Installed:
         """The environment, installed if it is missing; None is the interpreter that runs orch.
 
