@@ -33,10 +33,6 @@ class Site:
     say: Callable[[str], None] = print
     """Is told what is installed, which may take minutes."""
 
-    def find(self, environment: Environment | None) -> Installed | None:
-        """The environment as it is here, without installing anything; None: it is missing."""
-        return OWN if environment is None else None
-
     def ensure(self, environment: Environment | None) -> Installed:
         """The environment, installed if it is missing; None is the interpreter that runs orch.
 
@@ -47,11 +43,13 @@ class Site:
             return OWN
         return self.find(environment) or self.install(environment)
 
-    def find(self, environment: Environment) -> Installed | None:
-        """The environment if it is there; nothing is installed.
+    def find(self, environment: Environment | None) -> Installed | None:
+        """The environment as it is here, without installing anything; None: it is missing.
 
         Raises InfrastructureError for an image where there is no docker or podman.
         """
+        if environment is None:
+            return OWN
         return self._image(environment) or self._folder(environment) or on_path.find(environment)
 
     def folder(self, environment: Environment) -> Folder:
