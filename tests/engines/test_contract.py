@@ -72,7 +72,10 @@ def test_it_says_nothing_about_a_log_that_it_does_not_know(engine):
 
 def test_options_for_a_context_are_options(engine):
     assert isinstance(engine.options_for(1000), engine.Options)
-    assert all(isinstance(value, str) for value in engine.environment(engine.options_for(10)).values())
+
+
+def test_its_variables_are_texts(engine, tmp_path):
+    assert all(isinstance(value, str) for value in engine.environment(launch(tmp_path), engine.Options()).values())
 
 
 def test_metrics_that_are_not_there_are_unknown(engine):
