@@ -12,7 +12,9 @@ from orchestrator.controller.known import Known
 from orchestrator.engines.base import Launch
 from orchestrator.engines.running import HOST
 from orchestrator.environments.environment import OWN, Environment, Installed, kind_of
+from orchestrator.environments.folder import Folder
 from orchestrator.environments.site import Site
+from orchestrator.errors import InfrastructureError
 from orchestrator.planner.plan import PlannedStage, PlannedTarget
 
 PORT = 8000
@@ -24,7 +26,8 @@ def planned(
 ) -> list[PlannedTarget]:
     """Every target of the recipe, also those that are left out."""
     home = known.store.home
-    site, given = Site(home, kind_of(accelerator), cluster.images), asked.engine_args(known.recipe)
+    site = Site(home, kind_of(accelerator), cluster.images, say=lambda _: None)
+    given = asked.engine_args(known.recipe)
     digest = next((stage.digest[:16] for stage in stages if stage.name == "export"), "DIGEST")
     folder = home / "stages" / f"export-{digest}"
     return [_planned(export, known, site, folder, given.get(export.name, {})) for export in known.targets]
@@ -44,7 +47,7 @@ def obstacles(known: Known) -> list[tuple[str, str]]:
 def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapping[str, Any]) -> PlannedTarget:
     module = plugins.load(engines, export.engine)
     options, needed = module.Options(**given), next(iter(module.ENVIRONMENTS), None)
-    installed = site.find(needed)
+    installed = _found(needed, site)
     used = installed or (_to_be(needed, site) if needed else OWN)
     launch = Launch(
         model=folder / export.name,
@@ -53,6 +56,7 @@ def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapp
         port=PORT,
         directory=site.home / "logs",
         installed=used,
+        options=options,
     )
     return PlannedTarget(
         name=export.name,
@@ -63,7 +67,7 @@ def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapp
         environment=str(used) if needed else None,
         installed=installed is not None,
         command=module.command(launch, options),
-        variables=module.environment(options),
+        variables=module.environment(launch, options),
         files={str(launch.directory / name): text for name, text in module.files(launch, options).items()},
     )
 
@@ -74,7 +78,16 @@ def _alias(export: Target, known: Known) -> str:
     return f"{serve.service}@N" if serve and serve.target == export.name else export.name
 
 
+def _found(needed: Environment | None, site: Site) -> Installed | None:
+    """On this machine; None: missing, or an image where nothing runs containers."""
+    try:
+        return site.find(needed)
+    except InfrastructureError:
+        return None
+
+
 def _to_be(needed: Environment, site: Site) -> Installed:
-    """Where a missing one will be."""
-    folder = site.home / "engines" / f"{needed.name}-{needed.version}-{site.kind}"
+    """Where a missing one will be; of one that there is not for this machine, where it would be on another."""
+    kind = site.kind if site.kind in needed.kinds else next(iter(needed.kinds), site.kind)
+    folder = Folder.of(site.home, needed, kind).path
     return Installed(name=needed.name, version=needed.version, where="environment", folder=folder)

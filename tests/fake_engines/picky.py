@@ -45,5 +45,5 @@ def files(launch, options):
     return {"picky.yaml": f"name: {launch.alias}\ntensor_parallel_size: {options.tensor_parallel_size}\n"}
 
 
-def environment(options):
+def environment(launch, options):
     return {"PICKY": "yes please"}
