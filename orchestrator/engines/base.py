@@ -46,6 +46,8 @@ class Adapter(Model):
     """Embedding and head are in the adapter, for tokens that the base has not."""
     alpha_pattern: bool = False
     """Some modules have a scale of their own."""
+    rank_pattern: bool = False
+    """Some modules have a rank of their own."""
 
 
 class Work(Protocol):
@@ -100,6 +102,8 @@ class Launch:
     directory: Path
     """Where `files` lie, and logs."""
     installed: Installed
+    options: Any = None
+    """`Options` of the engine, for what `attach` compares."""
 
     @property
     def url(self) -> str:
@@ -164,7 +168,10 @@ class Engine(Protocol):
         """Names that the running server answers to. Raises what `client.models` raises while it cannot say."""
 
     def attach(self, launch: Launch) -> None:
-        """Make the running server serve `launch.model` under the alias, where its command alone does not: adapters."""
+        """Once the server answers, make it serve `launch.model` under the alias where its command alone does not.
+
+        Raises EngineError where the server tells that it serves another model, or otherwise than the launch asked for.
+        """
 
     def request_fields(self, launch: Launch) -> dict[str, Any]:
         """What each request must say besides the usual for this very model to answer."""

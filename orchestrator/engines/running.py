@@ -10,7 +10,7 @@ an engine that loads, and a 200 from /health proves neither that its kernels run
 import http.client
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +117,7 @@ def start(
         port=port or processes.free_port(),
         directory=directory,
         installed=installed,
+        options=options,
     )
     directory.mkdir(parents=True, exist_ok=True)
     for file, text in module.files(launch, options).items():
@@ -136,27 +137,26 @@ def wait_until_ready(found: Running, *, contract: TokenContract | None, timeout_
     Raises EngineError when the process ends, answers wrongly, breaks the contract, or needs longer than `timeout_s`.
     """
     started = time.monotonic()
-    while time.monotonic() - started < timeout_s:
-        code = found.process.poll()
-        if code is not None:
-            raise found.failed(f"the engine ended with {processes.died_of(code)} before it was ready")
-        if _answers(found, contract, started + timeout_s):
-            return time.monotonic() - started
-        time.sleep(_PAUSE_S)
-    raise found.failed(f"the engine was not ready after {timeout_s:.0f} s")
+    steps: list[Callable[[float], object]] = [
+        lambda left_s: found.engine.models(found.launch),
+        lambda left_s: _attach(found),
+        lambda left_s: _probe(found, contract, left_s),
+    ]
+    for step in steps:
+        while not _done(found, step, started + timeout_s):
+            code = found.process.poll()
+            if code is not None:
+                raise found.failed(f"the engine ended with {processes.died_of(code)} before it was ready")
+            if time.monotonic() - started > timeout_s:
+                raise found.failed(f"the engine was not ready after {timeout_s:.0f} s")
+            time.sleep(_PAUSE_S)
+    return time.monotonic() - started
 
 
-def _answers(found: Running, contract: TokenContract | None, deadline: float) -> bool:
-    """Whether it does what it should; False while it loads."""
-    left_s = max(1.0, deadline - time.monotonic())
+def _done(found: Running, step: Callable[[float], object], deadline: float) -> bool:
+    """Whether the step could be taken; False while the engine loads."""
     try:
-        served = found.engine.models(found.launch)
-        if found.model not in served:
-            found.engine.attach(found.launch)
-            served = found.engine.models(found.launch)
-        if found.model not in served:
-            raise found.failed(f"the server at {found.url} serves {', '.join(served)}, not {found.model!r}")
-        _probe(found, contract, left_s)
+        step(max(1.0, deadline - time.monotonic()))
     except client.StatusError as error:
         if error.status == client.LOADING:
             return False
@@ -166,6 +166,14 @@ def _answers(found: Running, contract: TokenContract | None, deadline: float) ->
     except (KeyError, TypeError, ValueError) as error:
         raise found.failed(f"the server at {found.url} does not answer like an engine: {error!r}") from error
     return True
+
+
+def _attach(found: Running) -> None:
+    """Raises EngineError unless it then serves the model under its name."""
+    found.engine.attach(found.launch)
+    served = found.engine.models(found.launch)
+    if found.model not in served:
+        raise found.failed(f"the server at {found.url} serves {', '.join(served)}, not {found.model!r}")
 
 
 def _probe(found: Running, contract: TokenContract | None, timeout_s: float) -> None:
