@@ -40,7 +40,7 @@ class GuardedProcess:
         yield from self._guard.stdout
 
     def stop(self) -> int:
-        """SIGTERM to the group, SIGKILL after the grace period; waits for the end."""
+        """SIGTERM to the command; once it ends, or after the grace period, SIGKILL to its group. Waits for the end."""
         assert self._guard.stdin is not None
         self._guard.stdin.close()
         try:
