@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from orchestrator.environments import on_path, virtualenv
+from orchestrator.environments import build, on_path, virtualenv
 from orchestrator.environments.container import Container, runtime
 from orchestrator.environments.environment import OWN, Build, Environment, Installed, Kind, Pip
 from orchestrator.environments.folder import Folder, Mark, recipe_digest, size
@@ -119,10 +119,10 @@ class Site:
         self.say(f"installing {environment} ({self.kind}, about {gigabytes:.1f} GB) into {folder.path}")
         folder.spoil()
         folder.log.unlink(missing_ok=True)
-        assert isinstance(recipe, Pip), "programs are built from source elsewhere"
-        virtualenv.make(environment, recipe, folder)
-        if environment.check:
-            virtualenv.check_imports(environment, folder)
+        if isinstance(recipe, Pip):
+            virtualenv.make(environment, recipe, folder)
+        else:
+            build.make(environment, recipe, folder)
         seconds = time.monotonic() - started
         mark = Mark(
             name=environment.name,
