@@ -31,7 +31,8 @@ class Config(Model):
     """How the base model is fine-tuned; the names are axolotl's."""
 
     adapter: Literal["qlora", "lora", "dora", "full"] = "qlora"
-    """`qlora`: adapters on 4-bit (NF4) weights; `lora`: adapters on 16- or 32-bit weights; `full`: all weights."""
+    """`qlora`: adapters on 4-bit (NF4) weights; `lora`: adapters on 16- or 32-bit weights; `dora`: such adapters and a
+    trained magnitude for each output, which only a merged export serves; `full`: all weights."""
     lora_r: int = Field(default=16, ge=1)
     """Rank of the adapter's matrices."""
     lora_alpha: int = Field(default=32, ge=1)
@@ -64,13 +65,6 @@ class Config(Model):
     """Optimizer steps between two checkpoints."""
     extra: dict[str, Any] = {}
     """Anything else that TRL's SFTConfig takes, checked by it before the model is loaded."""
-
-    @field_validator("adapter")
-    @classmethod
-    def _available(cls, value: str) -> str:
-        if value == "dora":
-            raise ValueError("adapter 'dora' is not available yet; use qlora, lora or full")
-        return value
 
     @field_validator("lora_target_modules")
     @classmethod

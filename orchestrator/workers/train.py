@@ -190,6 +190,7 @@ def adapter_config(config: dict[str, Any], model: torch.nn.Module) -> LoraConfig
         lora_alpha=config["lora_alpha"],
         lora_dropout=config["lora_dropout"],
         target_modules=config["lora_target_modules"],
+        use_dora=config["adapter"] == "dora",
         task_type="CAUSAL_LM",
     )
     if config["lora_target_modules"] != "all-linear":
