@@ -10,6 +10,7 @@ from orchestrator.bench import sweep
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.models import ModelFacts
 from orchestrator.config import Model
+from orchestrator.engines.base import LORA
 from orchestrator.errors import InputError
 from orchestrator.loadgen.workload.spec import Workload
 from orchestrator.planner.estimate import Estimate, Term, Unknown
@@ -26,6 +27,7 @@ from orchestrator.recipe.stages import stage_configs
 from orchestrator.stages.base import local_path
 from orchestrator.stages.prepare import Dataset
 from orchestrator.stages.train import Config as Train
+from orchestrator.stages.train import adapter_of
 from orchestrator.store.store import Store
 
 BYTES_PER_TOKEN = (3.0, 4.5, 7.0)
@@ -60,6 +62,8 @@ class Target(NamedTuple):
     serving: Serving | Unknown
     others: list[str]
     """Number formats that its engine could serve instead."""
+    required: bool = True
+    """Whether the run cannot do without it."""
 
 
 class Ask(NamedTuple):
@@ -177,14 +181,15 @@ def rows(
 
 def targets(recipe: Recipe) -> list[Target]:
     """Every export, with the options that its engine will run with."""
-    options = _engine_args(recipe)
+    options, served = engine_args(recipe), recipe.serve.target if recipe.serve else None
     return [
         Target(
             found.name,
             found.engine,
             found.quantization,
-            _serving(found.engine, found.quantization, options.get(found.name, {})),
+            _serving(found.engine, found.quantization, options.get(found.name, {}), recipe.train),
             _others(found.engine, found.quantization),
+            required=found.required or found.name == served,
         )
         for found in recipe.export
     ]
@@ -207,7 +212,8 @@ def asks(recipe: Recipe, prompt: int | None) -> list[Ask]:
     return sorted(found, key=lambda ask: (ask.request.input_tokens, ask.rate or 0, ask.concurrency or 0))
 
 
-def _engine_args(recipe: Recipe) -> dict[str, dict[str, Any]]:
+def engine_args(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """By target: the options that its engine is started with; a target that is only compared has none."""
     configs = stage_configs(recipe)
     found: dict[str, dict[str, Any]] = {}
     if recipe.serve:
@@ -216,19 +222,26 @@ def _engine_args(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return found | getattr(configs.get("benchmark"), "engine_args", {})
 
 
-def _serving(engine: str, quantization: str, given: dict[str, Any]) -> Serving | Unknown:
+def _serving(engine: str, quantization: str, given: dict[str, Any], train: Train | None) -> Serving | Unknown:
+    """An adapter is served on its base, which stays as wide as it was."""
     try:
         module = plugins.load(engines, engine)
         options: Model = module.Options(**given)
         planned = module.planned(options) if hasattr(module, "planned") else _same_names(options)
-        return Serving(engine=engine, quantization=_word(quantization), **planned)
+        if quantization != LORA:
+            return Serving(engine=engine, quantization=_word(quantization), **planned)
+        adapter = adapter_of(train) if train else None
+        held = {"lora_slots": 1, "lora_rank": adapter.rank if adapter else 16}
+        return Serving(engine=engine, **(held | planned))
     except InputError as error:
         return Unknown(reason=f"unknown: {error.message}")
 
 
 def _others(engine: str, quantization: str) -> list[str]:
-    """Those of its formats whose bits the planner knows; 32 bits are nobody's wish."""
-    found = []
+    """Those of its formats whose bits the planner knows; 32 bits are nobody's wish, and an adapter is another thing."""
+    found: list[str] = []
+    if quantization == LORA:
+        return found
     for name in plugins.load(engines, engine).QUANTIZATIONS:
         with contextlib.suppress(InputError):
             if _word(name) != _word(quantization) and weight_format(_word(name)).bits <= MOST_BITS:

@@ -1,13 +1,13 @@
 """What can be said about a recipe's model, rows and accelerators before anything runs: what a forecast is made from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.catalog.catalog import Catalog
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.clusters.cluster import Cluster
-from orchestrator.controller import asked, placing
+from orchestrator.controller import asked, placing, refusals
 from orchestrator.controller.asked import Ask, Rows, Target
 from orchestrator.controller.base_model import Base, base_model
 from orchestrator.controller.placing import Placement
@@ -29,12 +29,25 @@ class Known(NamedTuple):
     held_out: Rows | Unknown
     tune: FineTune | Unknown | None
     """None: nothing is trained, or it has been."""
-    exports: Sequence[Target]
+    targets: Sequence[Target]
+    """Every export of the recipe."""
+    refused: Mapping[str, str]
+    """Those that cannot be served where the plan runs -> why."""
     asks: Sequence[Ask]
     placement: Placement
     cluster: Cluster
     catalog: Catalog
     store: Store
+
+    @property
+    def left_out(self) -> list[str]:
+        """Targets that the run goes on without."""
+        return [export.name for export in self.targets if export.name in self.refused and not export.required]
+
+    @property
+    def exports(self) -> list[Target]:
+        """Targets that the run makes."""
+        return [export for export in self.targets if export.name not in self.left_out]
 
     @property
     def gpu(self) -> Gpu | Unknown:
@@ -58,12 +71,22 @@ def known(
     held_out = asked.rows(recipe.test_datasets, stages.get("data"), store, cwd, "test")
     trained = "train" not in stages or stages["train"].reused_from is not None
     tune = None if trained else asked.fine_tune(recipe, base.facts, rows)
-    exports = asked.targets(recipe)
+    targets = asked.targets(recipe)
     prompt = None if isinstance(held_out, Unknown) else max(1, round(held_out.tokens.value / held_out.number))
     asks = asked.asks(recipe, prompt)
     busiest = max(asks, key=lambda ask: ask.concurrency or 0)
     request = busiest.request.model_copy(update={"concurrency": busiest.concurrency or 8})
     choices = placing.slots(loaded, cluster, catalog)
     tokens = asked.train_tokens(recipe.train, rows) if recipe.train else None
-    placement = placing.place(recipe, choices, cluster, base.facts, (tune, tokens), exports, request)
-    return Known(recipe, base, rows, held_out, tune, exports, asks, placement, cluster, catalog, store)
+    placement = placing.place(recipe, choices, cluster, base.facts, (tune, tokens), targets, request)
+    refused = {target.name: why for target in targets if (why := _refused(target, placement, cluster))}
+    return Known(recipe, base, rows, held_out, tune, targets, refused, asks, placement, cluster, catalog, store)
+
+
+def _refused(target: Target, placement: Placement, cluster: Cluster) -> str | None:
+    """Why it cannot be served on what the plan takes, or on this machine's CPU where it takes none."""
+    slot = placement.basis
+    if slot is None:
+        return refusals.unserved(target, None, cluster.images)
+    unserved = refusals.unserved(target, slot.gpu, cluster.images) if slot.gpu else None
+    return unserved or refusals.misfit(target.name, slot, placement.layouts)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import inspect
 import itertools
+import os
 import re
 from collections.abc import Collection
 from functools import lru_cache
@@ -14,7 +15,7 @@ from orchestrator import engines, plugins, stages
 from orchestrator.catalog.catalog import load
 from orchestrator.clusters.cluster import Cluster
 from orchestrator.config import Model
-from orchestrator.controller import forecasting
+from orchestrator.controller import forecasting, targets
 from orchestrator.controller.known import known
 from orchestrator.controller.reuse import reusable
 from orchestrator.digests import digest_path, digest_value
@@ -23,7 +24,7 @@ from orchestrator.planner.forecast import Acceptance, Forecast
 from orchestrator.planner.plan import Gate, Plan, PlannedStage, Resources
 from orchestrator.recipe.load import Loaded
 from orchestrator.recipe.recipe import Recipe
-from orchestrator.recipe.stages import NEEDS, stage_configs
+from orchestrator.recipe.stages import NEEDS, is_on, stage_configs
 from orchestrator.stages import prepare
 from orchestrator.stages.base import Outputs, local_path
 from orchestrator.store.store import Store
@@ -31,7 +32,7 @@ from orchestrator.store.store import Store
 _PACKAGE = Path(stages.__file__).parent.parent
 
 
-_STARTS_ENGINES = ("deploy", "benchmark")
+_BY_ACCELERATOR = ("export", "deploy", "benchmark")
 """Stages whose configuration, and so their digest and that of those after them, depends on the accelerator."""
 
 
@@ -53,7 +54,7 @@ def make_plan(
     recipe = loaded.recipe
     _check_paths(recipe, cwd)
     configs = stage_configs(recipe)
-    before = list(itertools.takewhile(lambda name: name not in _STARTS_ENGINES, configs))
+    before = list(itertools.takewhile(lambda name: name not in _BY_ACCELERATOR, configs))
     planned: list[PlannedStage] = []
     for name in before:
         planned.append(_stage(name, configs[name], planned, recipe, cwd))
@@ -61,13 +62,17 @@ def make_plan(
     found = known(loaded, planned, cluster, load(store.home, cwd), store, cwd)
     slot = found.placement.slot
     accelerator, count = ((slot.pool or slot.kind), slot.count) if slot else (None, 0)
+    configs = stage_configs(recipe, found.left_out)
     for name in list(configs)[len(before) :]:
         config = configs[name].model_copy(update=_placed(name, cluster, accelerator, count))
         planned.append(_stage(name, config, planned, recipe, cwd))
     _note_reuse(planned, store, forced, start=len(before))
     planned = [_with_accelerators(stage, count) for stage in planned]
     predicted = forecasting.forecast(found, planned, accepted) if recipe.base_model else None
-    obstacles = [*found.placement.obstacles, *_no_room(planned, cluster, accelerator, count)]
+    unserved = targets.obstacles(found)
+    obstacles = [*found.placement.obstacles, *(what for what, _ in unserved)]
+    obstacles += _no_room(planned, cluster, accelerator, count)
+    gates = [(gate, is_on(gate, found.left_out)) for gate in recipe.gates]
     return Plan(
         recipe=recipe.name,
         path=str(loaded.path),
@@ -75,12 +80,17 @@ def make_plan(
         cluster=cluster,
         accelerator=accelerator,
         stages=planned,
-        gates=[Gate(**gate.model_dump()) for gate in recipe.gates],
+        gates=[Gate(**gate.model_dump()) for gate, skipped in gates if not skipped],
+        skipped_gates=[Gate(**gate.model_dump()) for gate, skipped in gates if skipped],
+        targets=targets.planned(found, planned, cluster, accelerator),
         service=recipe.serve.service if recipe.serve else None,
         forecast=predicted,
         obstacles=[*obstacles, *_refusals(predicted)],
-        refused=found.placement.refused or bool(_refusals(predicted)),
-        advice="; ".join(part for part in (found.placement.advice, *_advice(predicted)) if part) or None,
+        refused=found.placement.refused or bool(unserved) or bool(_refusals(predicted)),
+        advice="; ".join(
+            part for part in (found.placement.advice, *(do for _, do in unserved), *_advice(predicted)) if part
+        )
+        or None,
     )
 
 
@@ -183,7 +193,7 @@ def _code(module: ModuleType, config: Model) -> dict[str, str]:
     workers = [_PACKAGE / "workers" / f"{name}.py" for name in getattr(module, "WORKERS", ())]
     files = [Path(inspect.getfile(module)), *workers]
     files += [Path(inspect.getfile(plugins.load(engines, name))) for name in _engines(config)]
-    return {str(file.relative_to(_PACKAGE)): digest_path(file)[0] for file in files}
+    return {os.path.relpath(file, _PACKAGE): digest_path(file)[0] for file in files}
 
 
 def _engines(config: Model) -> set[str]:

@@ -10,6 +10,7 @@ from orchestrator.errors import InputError
 from orchestrator.planner.plan import Gate
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.recipe.stages import stage_configs
+from orchestrator.stages.export import Target
 
 Found = list[tuple[tuple[str | int, ...], str]]
 """(where, what) of each problem."""
@@ -67,12 +68,21 @@ def _targets(recipe: Recipe) -> Found:
         if target.name in names[:index]:
             found.append((("export", index, "name"), f"two exports are named {target.name!r}"))
         try:
-            support = plugins.load(engines, target.engine).supports(target.quantization, None)
-            if not support.ok:
-                found.append((("export", index, "quantization"), support.reason))
+            known = plugins.load(engines, target.engine).QUANTIZATIONS
         except InputError as error:
             found.append((("export", index, "engine"), error.message))
+            continue
+        if target.quantization not in known:
+            found.append((("export", index, "quantization"), _unknown_quantization(target, list(known))))
     return found
+
+
+def _unknown_quantization(target: Target, known: list[str]) -> str:
+    """With the engines that do know it."""
+    word = target.quantization
+    others = [name for name in plugins.names(engines) if word in plugins.load(engines, name).QUANTIZATIONS]
+    elsewhere = f"it is one of {' and '.join(others)}; " if others else ""
+    return f"{target.engine} has no quantization {word!r}; {elsewhere}{plugins.nearest(word, known)}"
 
 
 def _benchmark(recipe: Recipe) -> Found:

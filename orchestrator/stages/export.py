@@ -42,8 +42,21 @@ class Target(Model):
         return value
 
 
+class Entry(Target):
+    """One entry of the `export` section of a recipe."""
+
+    required: bool = True
+    """Whether the run needs it: a target that is not required is left out of export, parity, benchmark and gates where
+    it cannot be served, and the plan says why."""
+
+    @property
+    def target(self) -> Target:
+        """What is made; whether it is required changes nothing about it."""
+        return Target(**self.model_dump(exclude={"required"}))
+
+
 class Config(Model):
-    """The `export` section."""
+    """What is exported."""
 
     targets: list[Target]
     """One entry an engine and a quantization."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from orchestrator.config import Model
+from orchestrator.engines.base import Adapter
 from orchestrator.errors import InputError
 from orchestrator.stages.base import Context, Outputs, Resources
 
@@ -80,6 +81,13 @@ class Config(Model):
             except re.error as error:
                 raise ValueError(f"{value!r} is not a regular expression: {error}") from error
         return value
+
+
+def adapter_of(config: Config) -> Adapter | None:
+    """The adapter that the stage leaves, as engines see it; None after full fine-tuning."""
+    if config.adapter == "full":
+        return None
+    return Adapter(rank=config.lora_r, alpha=config.lora_alpha, use_dora=config.adapter == "dora")
 
 
 def estimate(config: Config) -> Resources:
