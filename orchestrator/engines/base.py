@@ -180,10 +180,13 @@ class Engine(Protocol):
         """The model's name in requests to this engine: the alias, where the engine lets us choose."""
 
     def chat_template(self, launch: Launch) -> str | None:
-        """The chat template that the running engine applies; None where it does not tell."""
+        """The chat template that the running engine applies; where it does not tell, the one in the files it loads."""
 
     def prompt_tokens(self, launch: Launch, messages: Sequence[Message]) -> list[int] | None:
-        """Token ids that the running engine makes of a chat and the generation prompt; None where it does not tell."""
+        """Token ids that the running engine makes of a chat and the generation prompt; None: nobody can tell.
+
+        Where the engine does not tell, those by the files that it loads (`_chat_tokens`): its usage still counts them.
+        """
 
     def next_token_logprobs(self, launch: Launch, tokens: Sequence[int], top: int) -> dict[int, float]:
         """The likeliest tokens after `tokens`, at most `top` -> natural log-probability, before any sampling rule.

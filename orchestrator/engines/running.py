@@ -195,6 +195,9 @@ def _check_contract(found: Running, contract: TokenContract, answer: Answer) -> 
     golden = contract.golden
     ids = found.engine.prompt_tokens(found.launch, golden.messages) if golden else None
     problems = token_contract.broken(contract, ids, found.engine.chat_template(found.launch))
+    if golden and answer.prompt_tokens != len(golden.prompt_ids):
+        counted = f"{answer.prompt_tokens} prompt tokens, not {len(golden.prompt_ids)}"
+        problems.append(f"it counts {counted}, in the golden conversation")
     if golden and golden.ended and answer.finish_reason != "stop":
         problems.append(f"its answer to the golden conversation did not end within {golden.max_tokens} tokens")
     if problems:

@@ -58,13 +58,13 @@ class Environment(Model):
     """As in `orch engines install NAME`."""
     version: str
     """The pinned one; others can be asked for."""
-    purpose: str
+    purpose: str = ""
     """In a few words, for `orch engines list`."""
     program: str | None = None
     """A program that is looked for on PATH where nothing is installed."""
     check: str | None = None
     """Module that must be importable in a complete virtual environment."""
-    kinds: dict[Kind, Pip | Build]
+    kinds: dict[Kind, Pip | Build] = {}
     """How it is made, by what it computes on; a kind that is not here cannot be had."""
     images: dict[Kind, str] = {}
     """Published container images; `{version}` stands for the version."""
@@ -133,3 +133,9 @@ def kind_of(accelerator: str | None) -> Kind:
     if accelerator is None:
         return "cpu"
     return "rocm" if gpus.is_amd(accelerator) else "cuda"
+
+
+def here() -> Kind:
+    """What an environment for this machine computes on."""
+    found = gpus.probe()
+    return kind_of(gpus.kind(found[0]["name"], found[0]["memory_bytes"]) if found else None)

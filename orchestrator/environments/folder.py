@@ -4,15 +4,16 @@ The mark is written last: without it the folder is half of an installation, what
 cannot be moved, so the folder cannot get its name only when it is complete, as other results of orch do.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 from pydantic import ValidationError
 
 from orchestrator.config import Model
 from orchestrator.digests import digest_value
-from orchestrator.environments.environment import Environment, Kind
+from orchestrator.environments.environment import KINDS, Environment, Kind
 
 State = Literal["missing", "incomplete", "outdated", "complete"]
 """`outdated`: complete, but what orch would install by now differs."""
@@ -42,6 +43,12 @@ class Folder:
     def of(cls, home: Path, environment: Environment, kind: Kind) -> Self:
         """For this environment under $ORCH_HOME."""
         return cls(home / "engines" / f"{environment.name}-{environment.version}-{kind}")
+
+    @property
+    def name(self) -> tuple[str, str, Kind] | None:
+        """Name, version and kind that the folder is called after; None for any other folder."""
+        found = re.fullmatch(rf"(?P<name>.+?)-(?P<version>\d.*)-(?P<kind>{'|'.join(KINDS)})", self.path.name)
+        return (found["name"], found["version"], cast(Kind, found["kind"])) if found else None
 
     @property
     def lock(self) -> Path:

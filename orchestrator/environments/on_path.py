@@ -29,13 +29,13 @@ def said_version(program: Path) -> tuple[int, str] | None:
         done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return (done.returncode, done.stdout + done.stderr) if 0 <= done.returncode < _NOT_FOUND else None
+    return (done.returncode, done.stdout.strip() or done.stderr.strip()) if 0 <= done.returncode < _NOT_FOUND else None
 
 
 def version(said: tuple[int, str]) -> str | None:
     """The version in what a program answered: after the word, else in its last line; programs log around it."""
     code, text = said
-    if code or not text.strip():
+    if code or not text:
         return None
-    found = re.search(r"version:?\s+(\d\S*)", text) or re.search(r"(\d+\.\S*)", text.strip().splitlines()[-1])
+    found = re.search(r"version:?\s+(\d\S*)", text) or re.search(r"(\d+\.\S*)", text.splitlines()[-1])
     return found.group(1) if found else None

@@ -20,7 +20,7 @@ from orchestrator.errors import InputError
 from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
-WORKERS = ("train",)
+WORKERS = ("train", "loading", "contract")
 METRICS = ("loss", "steps", "tokens_per_s", "seconds", "trainable_parameters")
 ON_ACCELERATOR = True
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -100,6 +100,7 @@ def run(config: Config, context: Context) -> Outputs:
             "config": config.model_dump(),
             "base_model": base_model,
             "train": context.inputs["data"].artifacts["train"],
+            "rows": context.inputs["data"].artifacts["train_rows"],
             "directory": str(context.directory),
         },
     )

@@ -114,11 +114,15 @@ def contract(**golden: Any) -> TokenContract:
     )
 
 
+KEPT = ANSWER | {"usage": {"prompt_tokens": 2, "completion_tokens": 2}}
+CUT = KEPT | {"choices": [{"message": {"content": "M"}, "finish_reason": "length"}]}
+
+
 def keeping(**changed: Any) -> Any:
     """A server as llama.cpp's that keeps the contract, but for what is changed."""
 
     def reply(path: str) -> tuple[int, Any]:
-        bodies = {"models": MODELS, "props": {"chat_template": "{{ messages }}"}, "completions": ANSWER}
+        bodies = {"models": MODELS, "props": {"chat_template": "{{ messages }}"}, "completions": KEPT}
         bodies |= {"apply-template": {"prompt": "Name it"}, "tokenize": {"tokens": [1, 2]}}
         return 200, (bodies | changed)[path.rpartition("/")[2]]
 
@@ -135,10 +139,8 @@ def test_a_server_that_keeps_the_token_contract_is_ready(living):
     [
         ({"props": {"chat_template": "other"}}, "its chat template is not the one of training"),
         ({"tokenize": {"tokens": [1, 9, 2]}}, r"3 tokens instead of 2, the first difference is at position 1"),
-        (
-            {"completions": {**ANSWER, "choices": [{"message": {"content": "M"}, "finish_reason": "length"}]}},
-            "did not end within 8 tokens",
-        ),
+        ({"completions": ANSWER}, "it counts 9 prompt tokens, not 2, in the golden conversation"),
+        ({"completions": CUT}, "did not end within 8 tokens"),
     ],
 )
 def test_a_server_that_breaks_the_token_contract_is_not_ready(living, changed, message):
@@ -147,6 +149,5 @@ def test_a_server_that_breaks_the_token_contract_is_not_ready(living, changed, m
 
 
 def test_a_model_that_never_learned_to_end_is_not_held_against_its_server(living):
-    cut = {**ANSWER, "choices": [{"message": {"content": "M"}, "finish_reason": "length"}]}
-    with engine(keeping(completions=cut)) as url:
+    with engine(keeping(completions=CUT)) as url:
         assert ready(url, living, contract=contract(ended=False)) > 0

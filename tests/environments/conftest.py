@@ -45,9 +45,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     wheels.write(folder, "partial-engine", requires=needs)
     wheels.write(folder, "tiny-torch", "2.13")
     wheels.write(folder, "tiny-tokens", "0.5")
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    for name, value in wheels.only(folder).items():
+        monkeypatch.setenv(name, value)
     return folder
 
 

@@ -23,3 +23,8 @@ def write(folder: Path, name: str, version: str = "1.0", *, requires: tuple[str,
             archive.writestr(path, text)
         archive.writestr(f"{info}/RECORD", "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"]))
     return wheel
+
+
+def only(folder: Path) -> dict[str, str]:
+    """Variables for a pip that looks in this folder and nowhere else."""
+    return {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}
