@@ -10,6 +10,7 @@ from orchestrator.bench import sweep
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.models import ModelFacts
 from orchestrator.config import Model
+from orchestrator.documents import Key
 from orchestrator.engines.base import LORA
 from orchestrator.errors import InputError
 from orchestrator.loadgen.workload.spec import Workload
@@ -36,6 +37,8 @@ SAMPLE_BYTES = 2**20
 """Read of a file to tell how long its rows are."""
 MOST_BITS = 16
 """Of a weight."""
+SHARED_BY = "tensor_parallel_size"
+"""The option by which engines that cut every layer are told over how many GPUs."""
 ASSUMED_INPUT = 512
 """Tokens of a prompt where only a benchmark of the real ones would tell; the load generator's own default."""
 
@@ -64,6 +67,8 @@ class Target(NamedTuple):
     """Number formats that its engine could serve instead."""
     required: bool = True
     """Whether the run cannot do without it."""
+    started: bool = True
+    """Whether the run deploys or measures it, with these options."""
 
 
 class Ask(NamedTuple):
@@ -182,6 +187,7 @@ def rows(
 def targets(recipe: Recipe) -> list[Target]:
     """Every export, with the options that its engine will run with."""
     options, served = engine_args(recipe), recipe.serve.target if recipe.serve else None
+    started = {served, *measured(recipe)}
     return [
         Target(
             found.name,
@@ -190,6 +196,7 @@ def targets(recipe: Recipe) -> list[Target]:
             _serving(found.engine, found.quantization, options.get(found.name, {}), recipe.train),
             _others(found.engine, found.quantization),
             required=found.required or found.name == served,
+            started=found.name in started,
         )
         for found in recipe.export
     ]
@@ -220,6 +227,23 @@ def engine_args(recipe: Recipe) -> dict[str, dict[str, Any]]:
         engine = next((target.engine for target in recipe.export if target.name == recipe.serve.target), None)
         found = {target.name: recipe.serve.engine_args for target in recipe.export if target.engine == engine}
     return found | getattr(configs.get("benchmark"), "engine_args", {})
+
+
+def on(engine: str, given: dict[str, Any], count: int) -> dict[str, Any]:
+    """The options on so many accelerators: all of them share the model, unless the options say otherwise."""
+    fields = plugins.load(engines, engine).Options.model_fields
+    return {SHARED_BY: count, **given} if count > 1 and SHARED_BY in fields else given
+
+
+def args_key(recipe: Recipe, target: str) -> Key:
+    """Where the recipe has the options of a target's engine."""
+    own = recipe.benchmark and target in recipe.benchmark.engine_args
+    return ("benchmark", "engine_args", target) if own else ("serve", "engine_args")
+
+
+def measured(recipe: Recipe) -> list[str]:
+    """Targets that the benchmark sends requests to."""
+    return list(getattr(stage_configs(recipe).get("benchmark"), "targets", []))
 
 
 def _serving(engine: str, quantization: str, given: dict[str, Any], train: Train | None) -> Serving | Unknown:

@@ -15,7 +15,7 @@ from orchestrator import engines, plugins, stages
 from orchestrator.catalog.catalog import load
 from orchestrator.clusters.cluster import Cluster
 from orchestrator.config import Model
-from orchestrator.controller import forecasting, targets
+from orchestrator.controller import asked, forecasting, targets
 from orchestrator.controller.known import known
 from orchestrator.controller.reuse import reusable
 from orchestrator.digests import digest_path, digest_value
@@ -25,7 +25,7 @@ from orchestrator.planner.plan import Gate, Plan, PlannedStage, Resources
 from orchestrator.recipe.load import Loaded
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.recipe.stages import NEEDS, is_on, stage_configs
-from orchestrator.stages import prepare
+from orchestrator.stages import benchmark, deploy, prepare
 from orchestrator.stages.base import Outputs, local_path
 from orchestrator.store.store import Store
 
@@ -64,7 +64,7 @@ def make_plan(
     accelerator, count = ((slot.pool or slot.kind), slot.count) if slot else (None, 0)
     configs = stage_configs(recipe, found.left_out)
     for name in list(configs)[len(before) :]:
-        config = configs[name].model_copy(update=_placed(name, cluster, accelerator, count))
+        config = configs[name].model_copy(update=_placed(configs[name], recipe, cluster, accelerator, count))
         planned.append(_stage(name, config, planned, recipe, cwd))
     _note_reuse(planned, store, forced, start=len(before))
     planned = [_with_accelerators(stage, count) for stage in planned]
@@ -112,12 +112,16 @@ def _advice(found: Forecast | None) -> list[str]:
     return advice
 
 
-def _placed(name: str, cluster: Cluster, accelerator: str | None, count: int) -> dict[str, Any]:
+def _placed(config: Model, recipe: Recipe, cluster: Cluster, accelerator: str | None, count: int) -> dict[str, Any]:
     """What the choice of the accelerator adds to the configuration of a stage that starts engines."""
-    if name not in ("deploy", "benchmark"):
+    if isinstance(config, deploy.Config):
+        return {"num_gpus": count, "engine_args": asked.on(config.engine, config.engine_args, count)}
+    if not isinstance(config, benchmark.Config):
         return {}
-    price, source = cluster.price(accelerator, count) if name == "benchmark" else (None, None)
-    return {"num_gpus": count} | ({"usd_per_hour": price, "price_source": source} if name == "benchmark" else {})
+    engine_of = {entry.name: entry.engine for entry in recipe.export}
+    given = {name: asked.on(engine_of[name], args, count) for name, args in config.engine_args.items()}
+    price, source = cluster.price(accelerator, count)
+    return {"num_gpus": count, "engine_args": given, "usd_per_hour": price, "price_source": source}
 
 
 def _no_room(planned: list[PlannedStage], cluster: Cluster, accelerator: str | None, count: int) -> list[str]:

@@ -27,10 +27,15 @@ def planned(
     """Every target of the recipe, also those that are left out."""
     home = known.store.home
     site = Site(home, kind_of(accelerator), cluster.images, say=lambda _: None)
-    given = asked.engine_args(known.recipe)
+    slot, given = known.placement.basis, asked.engine_args(known.recipe)
     digest = next((stage.digest[:16] for stage in stages if stage.name == "export"), "DIGEST")
     folder = home / "stages" / f"export-{digest}"
-    return [_planned(export, known, site, folder, given.get(export.name, {})) for export in known.targets]
+    return [
+        _planned(
+            export, known, site, folder, asked.on(export.engine, given.get(export.name, {}), slot.count if slot else 0)
+        )
+        for export in known.targets
+    ]
 
 
 def obstacles(known: Known) -> list[tuple[str, str]]:

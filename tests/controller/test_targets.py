@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import engines
 from orchestrator.clusters.cluster import Cluster, NodePool
 from orchestrator.controller import preflight
 from orchestrator.controller.planning import make_plan
@@ -13,7 +12,7 @@ from orchestrator.planner.plan import Plan
 from orchestrator.recipe.load import load_recipe
 from orchestrator.store.store import Store
 
-FAKES = Path(__file__).parents[1] / "fake_engines"
+pytestmark = pytest.mark.usefixtures("fake_engines")
 RECIPE = """\
 name: demo
 base_model: Qwen/Qwen3-8B
@@ -22,7 +21,7 @@ test_datasets: [{path: rows.jsonl}]
 train: {adapter: lora}
 export:
 - {name: gguf, engine: llama_cpp, quantization: Q8_0}
-- {name: fp8, engine: picky, quantization: fp8, required: false}
+- {name: fp8, engine: sglang, quantization: fp8, required: false}
 benchmark: {targets: [gguf, fp8], concurrency: [1]}
 gates:
 - {on: parity.gguf.kl_mean, max: 0.1}
@@ -33,8 +32,7 @@ SERVED = "serve={service: svc, target: fp8}"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(engines, "__path__", [*engines.__path__, str(FAKES)])
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "rows.jsonl").write_text('{"messages": []}\n')
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     return tmp_path
@@ -106,8 +104,8 @@ def test_no_accelerator_that_serves_it_is_an_obstacle_with_a_way_out(folder: Pat
 
 
 def test_an_environment_that_cannot_be_had_there_is_a_reason_and_an_image_of_the_cluster_a_way(folder: Path) -> None:
-    assert _plan(folder, kinds=("MI300X",)).targets[1].refused == "picky runs on NVIDIA only"
-    images = {"picky": "registry.example/picky:1"}
+    assert _plan(folder, kinds=("MI300X",)).targets[1].refused == "sglang runs on NVIDIA only"
+    images = {"sglang": "registry.example/sglang:1"}
     assert _plan(folder, kinds=("MI300X",), images=images).targets[1].refused is None
 
 
@@ -122,7 +120,7 @@ def test_an_optional_target_that_does_not_fit_is_left_out(folder: Path) -> None:
 
 
 def test_without_any_target_nothing_is_exported_compared_or_measured(folder: Path) -> None:
-    found = _plan(folder, "export.0.engine=picky", "export.0.quantization=bf16", "export.0.required=false")
+    found = _plan(folder, "export.0.engine=sglang", "export.0.quantization=bf16", "export.0.required=false")
     assert [stage.name for stage in found.stages] == ["prepare", "data", "train"]
     assert found.gates == []
 
@@ -134,10 +132,10 @@ def test_every_target_has_its_command_its_files_and_its_environment(folder: Path
     made = folder / "home" / "stages" / f"export-{export.digest[:16]}"
     assert str(made / "gguf" / "model.gguf") in gguf.command
     assert (gguf.environment, gguf.installed) == (None, True)
-    assert fp8.command[:2] == ["picky-serve", str(made / "fp8")]
-    assert (fp8.environment, fp8.installed) == ("picky 1.2", False)
-    assert fp8.variables == {"PICKY": "yes please"}
-    assert fp8.files == {str(folder / "home" / "logs" / "picky.yaml"): "name: fp8\ntensor_parallel_size: 1\n"}
+    assert fp8.command[:2] == ["sglang-serve", str(made / "fp8")]
+    assert (fp8.environment, fp8.installed) == ("sglang 1.2", False)
+    assert fp8.variables == {"SGLANG": "yes please"}
+    assert fp8.files == {str(folder / "home" / "logs" / "sglang.yaml"): "name: fp8\ntensor_parallel_size: 1\n"}
 
 
 def test_the_deployed_target_is_planned_under_the_name_of_its_release_and_with_its_options(folder: Path) -> None:
