@@ -1,7 +1,9 @@
 """`python -m orchestrator.guard GRACE_S COMMAND...` runs COMMAND and stops its process group when the owner dies.
 
-The owner holds the other end of our stdin: when it closes it, or is killed in any way, the pipe ends, and the group
-gets SIGTERM, then SIGKILL after GRACE_S seconds. On Linux the command dies too if this process is killed itself.
+The owner holds the other end of our stdin: when it closes it, or is killed in any way, the pipe ends, and the command
+gets SIGTERM. Once it has ended, or after GRACE_S seconds, its whole group gets SIGKILL (systemd calls this `mixed`): a
+server like vLLM drains its requests only while the processes that it started live. On Linux the command dies too if
+this process is killed itself.
 """
 
 import contextlib
@@ -25,7 +27,7 @@ def _stop_when_owner_is_gone(child: subprocess.Popen[bytes], grace_s: float) -> 
     while os.read(0, 4096):
         pass
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGTERM)
+        os.kill(child.pid, signal.SIGTERM)
     try:
         child.wait(grace_s)
     except subprocess.TimeoutExpired:

@@ -40,7 +40,7 @@ class GuardedProcess:
         yield from self._guard.stdout
 
     def stop(self) -> int:
-        """SIGTERM to the group, SIGKILL after the grace period; waits for the end."""
+        """SIGTERM to the command; once it ends, or after the grace period, SIGKILL to its group. Waits for the end."""
         assert self._guard.stdin is not None
         self._guard.stdin.close()
         try:
@@ -59,23 +59,27 @@ def start(
     command: list[str],
     *,
     log: Path,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str | None] | None = None,
     grace_s: float = 10,
     events: bool = False,
     directory: Path | None = None,
 ) -> GuardedProcess:
     """Start a command; its output is appended to `log` (with `events`, only stderr, and stdout is read by `lines`).
 
-    A program that does not exist ends at once, with the reason in the log.
+    A program that does not exist ends at once, with the reason in the log. Variables of `environment` come on top of
+    the inherited ones; None takes one away.
     """
+    changed = environment or {}
+    # taken away by `env`, for the command alone: the guard may be found by PYTHONPATH itself
+    away = [part for name, value in changed.items() if value is None for part in ("-u", name)]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         guard = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.guard", str(grace_s), *command],
+            [sys.executable, "-m", "orchestrator.guard", str(grace_s), *(["env", *away] if away else []), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if events else output,
             stderr=output,
-            env={**os.environ, **(environment or {})},
+            env=os.environ | {name: value for name, value in changed.items() if value is not None},
             cwd=directory,
             start_new_session=True,
         )

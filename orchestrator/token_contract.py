@@ -52,6 +52,13 @@ class TokenContract(Model):
         """Of all but the golden answer: two models with the same digest read and end alike."""
         return digest_value(self.model_dump(exclude={"golden"}))[:16]
 
+    def summary(self) -> dict[str, Any]:
+        """What a report says of it."""
+        golden = self.golden
+        how = "ended after" if golden and golden.ended else "did not end within"
+        said = f"{how} {len(golden.answer_ids)} tokens" if golden else "none"
+        return {"digest": self.digest, "chat_template": self.template_digest, "golden_answer": said}
+
     @property
     def template_digest(self) -> str:
         """Of the chat template, whatever space surrounds it."""

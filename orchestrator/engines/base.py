@@ -46,6 +46,8 @@ class Adapter(Model):
     """Embedding and head are in the adapter, for tokens that the base has not."""
     alpha_pattern: bool = False
     """Some modules have a scale of their own."""
+    rank_pattern: bool = False
+    """Some modules have a rank of their own."""
 
 
 class Work(Protocol):
@@ -100,6 +102,8 @@ class Launch:
     directory: Path
     """Where `files` lie, and logs."""
     installed: Installed
+    options: Any = None
+    """`Options` of the engine, for what `attach` compares."""
 
     @property
     def url(self) -> str:
@@ -142,7 +146,7 @@ class Engine(Protocol):
     def options_for(self, context_tokens: int) -> Any:
         """Options under which one request of that many tokens, prompt and answer, is served."""
 
-    def environment(self, options: Any) -> dict[str, str]:
+    def environment(self, launch: Launch, options: Any) -> dict[str, str]:
         """Variables that the command needs beyond the inherited ones."""
 
     def diagnose(self, log: str) -> str | None:
@@ -160,8 +164,14 @@ class Engine(Protocol):
         Raises InputError for a model that cannot be converted, InfrastructureError when a tool is missing or died.
         """
 
+    def models(self, launch: Launch) -> list[str]:
+        """Names that the running server answers to. Raises what `client.models` raises while it cannot say."""
+
     def attach(self, launch: Launch) -> None:
-        """Make the running server serve `launch.model` under the alias, where its command alone does not: adapters."""
+        """Once the server answers, make it serve `launch.model` under the alias where its command alone does not.
+
+        Raises EngineError where the server tells that it serves another model, or otherwise than the launch asked for.
+        """
 
     def request_fields(self, launch: Launch) -> dict[str, Any]:
         """What each request must say besides the usual for this very model to answer."""
@@ -170,10 +180,13 @@ class Engine(Protocol):
         """The model's name in requests to this engine: the alias, where the engine lets us choose."""
 
     def chat_template(self, launch: Launch) -> str | None:
-        """The chat template that the running engine applies; None where it does not tell."""
+        """The chat template that the running engine applies; where it does not tell, the one in the files it loads."""
 
     def prompt_tokens(self, launch: Launch, messages: Sequence[Message]) -> list[int] | None:
-        """Token ids that the running engine makes of a chat and the generation prompt; None where it does not tell."""
+        """Token ids that the running engine makes of a chat and the generation prompt; None: nobody can tell.
+
+        Where the engine does not tell, those by the files that it loads (`_chat_tokens`): its usage still counts them.
+        """
 
     def next_token_logprobs(self, launch: Launch, tokens: Sequence[int], top: int) -> dict[int, float]:
         """The likeliest tokens after `tokens`, at most `top` -> natural log-probability, before any sampling rule.

@@ -99,6 +99,16 @@ def call(url: str, body: Any = None, *, timeout_s: float = 60.0) -> Any:
         raise EngineError(f"the engine at {url} did not answer: {_words(error)}") from error
 
 
+def models(url: str, *, timeout_s: float = 60.0) -> list[str]:
+    """Names in the server's list of models.
+
+    Raises StatusError, OSError or http.client.HTTPException while it does not answer, ValueError, KeyError or TypeError
+    for what is no such list.
+    """
+    listed = json.loads(get_or_post(f"{url}/models", timeout_s=timeout_s))
+    return [str(entry["id"]) for entry in listed["data"]]
+
+
 def root(url: str) -> str:
     """The address of the engine's own endpoints: the base URL without /v1."""
     return url.removesuffix("/").removesuffix("/v1")

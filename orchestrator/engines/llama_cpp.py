@@ -131,7 +131,7 @@ def planned(options: Options) -> dict[str, Any]:
     }
 
 
-def environment(options: Options) -> dict[str, str]:
+def environment(launch: Launch, options: Options) -> dict[str, str]:
     """Threads that wait give their core back, unless the user wants it otherwise.
 
     ggml's threads spin by default: beside two other busy processes on 2 cores, a token then took 100 ms instead of 1 ms
@@ -185,6 +185,11 @@ def check(gguf_file: Path, merged: Path) -> None:
             f"the GGUF file made of {merged} would not chat as trained: {'; '.join(problems)}",
             next_step="make the chat markers special tokens of the base's tokenizer (SentencePiece: control symbols)",
         )
+
+
+def models(launch: Launch) -> list[str]:
+    """From /v1/models."""
+    return client.models(launch.url)
 
 
 def attach(launch: Launch) -> None:

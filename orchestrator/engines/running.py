@@ -10,7 +10,7 @@ an engine that loads, and a 200 from /health proves neither that its kernels run
 import http.client
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +117,7 @@ def start(
         port=port or processes.free_port(),
         directory=directory,
         installed=installed,
+        options=options,
     )
     directory.mkdir(parents=True, exist_ok=True)
     for file, text in module.files(launch, options).items():
@@ -124,7 +125,7 @@ def start(
     process = processes.start(
         module.command(launch, options),
         log=directory / f"{alias}.log",
-        environment=module.environment(options),
+        environment=module.environment(launch, options),
         grace_s=module.STOP_GRACE_S,
     )
     return Running(module, launch, process)
@@ -136,27 +137,26 @@ def wait_until_ready(found: Running, *, contract: TokenContract | None, timeout_
     Raises EngineError when the process ends, answers wrongly, breaks the contract, or needs longer than `timeout_s`.
     """
     started = time.monotonic()
-    while time.monotonic() - started < timeout_s:
-        code = found.process.poll()
-        if code is not None:
-            raise found.failed(f"the engine ended with {processes.died_of(code)} before it was ready")
-        if _answers(found, contract, started + timeout_s):
-            return time.monotonic() - started
-        time.sleep(_PAUSE_S)
-    raise found.failed(f"the engine was not ready after {timeout_s:.0f} s")
+    steps: list[Callable[[float], object]] = [
+        lambda left_s: found.engine.models(found.launch),
+        lambda left_s: _attach(found),
+        lambda left_s: _probe(found, contract, left_s),
+    ]
+    for step in steps:
+        while not _done(found, step, started + timeout_s):
+            code = found.process.poll()
+            if code is not None:
+                raise found.failed(f"the engine ended with {processes.died_of(code)} before it was ready")
+            if time.monotonic() - started > timeout_s:
+                raise found.failed(f"the engine was not ready after {timeout_s:.0f} s")
+            time.sleep(_PAUSE_S)
+    return time.monotonic() - started
 
 
-def _answers(found: Running, contract: TokenContract | None, deadline: float) -> bool:
-    """Whether it does what it should; False while it loads."""
-    left_s = max(1.0, deadline - time.monotonic())
+def _done(found: Running, step: Callable[[float], object], deadline: float) -> bool:
+    """Whether the step could be taken; False while the engine loads."""
     try:
-        served = _served(found, left_s)
-        if found.model not in served:
-            found.engine.attach(found.launch)
-            served = _served(found, left_s)
-        if found.model not in served:
-            raise found.failed(f"the server at {found.url} serves {', '.join(served)}, not {found.model!r}")
-        _probe(found, contract, left_s)
+        step(max(1.0, deadline - time.monotonic()))
     except client.StatusError as error:
         if error.status == client.LOADING:
             return False
@@ -168,9 +168,12 @@ def _answers(found: Running, contract: TokenContract | None, deadline: float) ->
     return True
 
 
-def _served(found: Running, timeout_s: float) -> list[str]:
-    listed = json.loads(client.get_or_post(f"{found.url}/models", timeout_s=timeout_s))
-    return [entry["id"] for entry in listed["data"]]
+def _attach(found: Running) -> None:
+    """Raises EngineError unless it then serves the model under its name."""
+    found.engine.attach(found.launch)
+    served = found.engine.models(found.launch)
+    if found.model not in served:
+        raise found.failed(f"the server at {found.url} serves {', '.join(served)}, not {found.model!r}")
 
 
 def _probe(found: Running, contract: TokenContract | None, timeout_s: float) -> None:
@@ -192,6 +195,9 @@ def _check_contract(found: Running, contract: TokenContract, answer: Answer) -> 
     golden = contract.golden
     ids = found.engine.prompt_tokens(found.launch, golden.messages) if golden else None
     problems = token_contract.broken(contract, ids, found.engine.chat_template(found.launch))
+    if golden and answer.prompt_tokens != len(golden.prompt_ids):
+        counted = f"{answer.prompt_tokens} prompt tokens, not {len(golden.prompt_ids)}"
+        problems.append(f"it counts {counted}, in the golden conversation")
     if golden and golden.ended and answer.finish_reason != "stop":
         problems.append(f"its answer to the golden conversation did not end within {golden.max_tokens} tokens")
     if problems:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from orchestrator import engines, plugins
+from orchestrator import engines, plugins, token_contract
 from orchestrator.config import Model
 from orchestrator.engines import client
 from orchestrator.errors import EngineError
@@ -68,6 +68,7 @@ def run(config: Config, context: Context) -> Outputs:
     start.start_gateway(context.home, config.port)
     release = store.get_or_create_release(config.service, context.digest, context.run, spec)
     context.say(f"starting {release.name} on {config.engine}")
+    _warn_if_endless(Path(spec["model"]), context)
     start.start_engine(store, release)
     outputs = refresh(Outputs(report={"service": config.service, "number": release.number}), context.home)
     assert outputs is not None, "an engine that was ready a moment ago answers"
@@ -91,6 +92,15 @@ def refresh(outputs: Outputs, home: Path) -> Outputs | None:
         "url": gateway.url(port),
     }
     return outputs.model_copy(update={"report": {**report, **current}})
+
+
+def _warn_if_endless(export: Path, context: Context) -> None:
+    contract = token_contract.read(export)
+    if contract and contract.golden and not contract.golden.ended:
+        context.say(
+            "warning: this model did not learn to end its answers, its golden conversation goes on until max_tokens;"
+            " the gate `parity.reference.stops, min: 1` would have stopped it here"
+        )
 
 
 def _answers(url: str | None) -> bool:

@@ -18,7 +18,7 @@ from orchestrator.engines.base import Source, Tools
 from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "gguf")
-WORKERS = ("merge", "loading")
+WORKERS = ("merge", "loading", "contract")
 METRICS = ("*.bytes",)
 ON_ACCELERATOR = True
 MERGED = "merged"
@@ -42,8 +42,21 @@ class Target(Model):
         return value
 
 
+class Entry(Target):
+    """One entry of the `export` section of a recipe."""
+
+    required: bool = True
+    """Whether the run needs it: a target that is not required is left out of export, parity, benchmark and gates where
+    it cannot be served, and the plan says why."""
+
+    @property
+    def target(self) -> Target:
+        """What is made; whether it is required changes nothing about it."""
+        return Target(**self.model_dump(exclude={"required"}))
+
+
 class Config(Model):
-    """The `export` section."""
+    """What is exported."""
 
     targets: list[Target]
     """One entry an engine and a quantization."""
@@ -63,10 +76,15 @@ def run(config: Config, context: Context) -> Outputs:
     seconds = {MERGED: time.monotonic() - started}
     source = _source(merged, context)
     made = [_made(target, source, context) for target in config.targets]
+    contract = token_contract.read(merged)
     return Outputs(
         artifacts={MERGED: str(merged), **{target["name"]: target["path"] for target in made}},
         metrics={f"{target['name']}.bytes": target["bytes"] for target in made},
-        report={"targets": made, "seconds": seconds | {target["name"]: target["seconds"] for target in made}},
+        report={
+            "targets": made,
+            "seconds": seconds | {target["name"]: target["seconds"] for target in made},
+            "token_contract": contract.summary() if contract else None,
+        },
     )
 
 

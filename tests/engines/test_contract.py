@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator import engines, plugins
+from orchestrator.catalog.catalog import load
 from orchestrator.config import Model, help_texts
 from orchestrator.engines.base import Engine, Launch
 from orchestrator.environments.environment import Installed
@@ -32,9 +33,11 @@ def test_its_options_are_a_model_with_defaults_and_help(engine):
         engine.Options(no_such_option=1)
 
 
-def test_it_supports_what_it_says_it_makes(engine):
+def test_what_it_makes_is_served_somewhere_and_every_refusal_has_a_reason(engine):
     assert engine.QUANTIZATIONS
-    assert all(engine.supports(name, None).ok for name in engine.QUANTIZATIONS)
+    answers = {name: [engine.supports(name, gpu) for gpu in (None, *load().gpus)] for name in engine.QUANTIZATIONS}
+    assert [name for name, found in answers.items() if not any(support.ok for support in found)] == []
+    assert all(support.ok or support.reason for found in answers.values() for support in found)
 
 
 def test_an_unknown_quantization_is_refused_with_the_known_ones(engine):
@@ -69,7 +72,10 @@ def test_it_says_nothing_about_a_log_that_it_does_not_know(engine):
 
 def test_options_for_a_context_are_options(engine):
     assert isinstance(engine.options_for(1000), engine.Options)
-    assert all(isinstance(value, str) for value in engine.environment(engine.options_for(10)).values())
+
+
+def test_its_variables_are_texts(engine, tmp_path):
+    assert all(isinstance(value, str) for value in engine.environment(launch(tmp_path), engine.Options()).values())
 
 
 def test_metrics_that_are_not_there_are_unknown(engine):

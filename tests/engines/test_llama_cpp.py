@@ -49,9 +49,9 @@ def test_options_reach_the_command_line_under_the_engines_names():
 
 def test_waiting_threads_leave_the_cores_to_others_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert llama_cpp.environment(llama_cpp.Options()) == {"OMP_WAIT_POLICY": "passive"}
+    assert llama_cpp.environment(LAUNCH, llama_cpp.Options()) == {"OMP_WAIT_POLICY": "passive"}
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert llama_cpp.environment(llama_cpp.Options()) == {"OMP_WAIT_POLICY": "active"}
+    assert llama_cpp.environment(LAUNCH, llama_cpp.Options()) == {"OMP_WAIT_POLICY": "active"}
 
 
 @pytest.mark.parametrize(

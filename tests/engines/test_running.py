@@ -1,8 +1,9 @@
 """When an engine counts as ready, against processes that misbehave and a server that says what a test tells it to."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,12 +21,17 @@ MODELS = {"data": [{"id": "tiny@1"}]}
 
 
 def ready(
-    url: str, process: processes.GuardedProcess, *, contract: TokenContract | None = None, timeout_s: float = 20
+    url: str,
+    process: processes.GuardedProcess,
+    *,
+    contract: TokenContract | None = None,
+    timeout_s: float = 20,
+    attach: Callable[[Launch], None] = lambda launch: None,
 ) -> float:
     port = urlsplit(url).port
     assert port
     launch = Launch(Path("m"), "tiny@1", "127.0.0.1", port, Path("."), OWN)
-    found = running.Running(llama_cpp, launch, process)
+    found = running.Running(SimpleNamespace(**{**vars(llama_cpp), "attach": attach}), launch, process)
     return running.wait_until_ready(found, contract=contract, timeout_s=timeout_s)
 
 
@@ -38,11 +44,11 @@ def living(tmp_path) -> Iterator[processes.GuardedProcess]:
 
 
 def test_an_engine_that_loads_answers_503_until_it_generates(living):
-    loading = iter([True, True, False])
+    loading = iter([True, True])
 
     def reply(path: str) -> tuple[int, Any]:
         if path.endswith("/models"):
-            return (503, {"error": "Loading model"}) if next(loading) else (200, MODELS)
+            return (503, {"error": "Loading model"}) if next(loading, False) else (200, MODELS)
         return 200, ANSWER
 
     with engine(reply) as url:
@@ -61,6 +67,30 @@ def test_another_server_on_the_port_is_not_taken_for_ours(living):
         pytest.raises(EngineError, match="serves other"),
     ):
         ready(url, living)
+
+
+def test_a_server_is_attached_to_once_and_before_it_is_asked_for_a_token(living):
+    asked: list[str] = []
+    loading = iter([True, False])
+
+    def reply(path: str) -> tuple[int, Any]:
+        asked.append(path)
+        if path.endswith("completions") and next(loading, False):
+            return 503, {}
+        return (200, MODELS) if path.endswith("/models") else (200, ANSWER)
+
+    with engine(reply) as url:
+        ready(url, living, attach=lambda launch: asked.append("attach"))
+    assert asked[:3] == ["/v1/models", "attach", "/v1/models"]
+    assert asked[3:] == ["/v1/chat/completions"] * 2
+
+
+def test_an_engine_that_cannot_be_attached_to_is_not_ready(living):
+    def attach(launch: Launch) -> None:
+        raise EngineError("it serves m2.gguf")
+
+    with engine(lambda path: (200, MODELS)) as url, pytest.raises(EngineError, match="it serves m2"):
+        ready(url, living, attach=attach)
 
 
 def test_an_engine_whose_kernels_fail_is_not_ready_though_it_lists_its_model(living):
@@ -84,11 +114,15 @@ def contract(**golden: Any) -> TokenContract:
     )
 
 
+KEPT = ANSWER | {"usage": {"prompt_tokens": 2, "completion_tokens": 2}}
+CUT = KEPT | {"choices": [{"message": {"content": "M"}, "finish_reason": "length"}]}
+
+
 def keeping(**changed: Any) -> Any:
     """A server as llama.cpp's that keeps the contract, but for what is changed."""
 
     def reply(path: str) -> tuple[int, Any]:
-        bodies = {"models": MODELS, "props": {"chat_template": "{{ messages }}"}, "completions": ANSWER}
+        bodies = {"models": MODELS, "props": {"chat_template": "{{ messages }}"}, "completions": KEPT}
         bodies |= {"apply-template": {"prompt": "Name it"}, "tokenize": {"tokens": [1, 2]}}
         return 200, (bodies | changed)[path.rpartition("/")[2]]
 
@@ -105,10 +139,8 @@ def test_a_server_that_keeps_the_token_contract_is_ready(living):
     [
         ({"props": {"chat_template": "other"}}, "its chat template is not the one of training"),
         ({"tokenize": {"tokens": [1, 9, 2]}}, r"3 tokens instead of 2, the first difference is at position 1"),
-        (
-            {"completions": {**ANSWER, "choices": [{"message": {"content": "M"}, "finish_reason": "length"}]}},
-            "did not end within 8 tokens",
-        ),
+        ({"completions": ANSWER}, "it counts 9 prompt tokens, not 2, in the golden conversation"),
+        ({"completions": CUT}, "did not end within 8 tokens"),
     ],
 )
 def test_a_server_that_breaks_the_token_contract_is_not_ready(living, changed, message):
@@ -117,6 +149,5 @@ def test_a_server_that_breaks_the_token_contract_is_not_ready(living, changed, m
 
 
 def test_a_model_that_never_learned_to_end_is_not_held_against_its_server(living):
-    cut = {**ANSWER, "choices": [{"message": {"content": "M"}, "finish_reason": "length"}]}
-    with engine(keeping(completions=cut)) as url:
+    with engine(keeping(completions=CUT)) as url:
         assert ready(url, living, contract=contract(ended=False)) > 0
