@@ -29,13 +29,21 @@ def examine(environment: Environment, kind: Kind, folder: Folder) -> list[Findin
     complete = Finding("complete", state == "complete", _STATES[state])
     if state in ("missing", "incomplete"):
         return [complete]
-    findings = [complete]
-    if isinstance(recipe, Pip):
-        findings += [_python(folder), _versions(folder, recipe)]
+    if isinstance(recipe, Build):
+        return [complete, *(_program(folder.path / "bin" / name, must_tell=False) for name in recipe.targets)]
+    return [complete, *_virtualenv(environment, recipe, folder)]
+
+
+def _virtualenv(environment: Environment, recipe: Pip | None, folder: Folder) -> list[Finding]:
+    """`recipe` is None where no engine declares the environment any more."""
+    findings = [_python(folder)]
+    if recipe:
+        findings.append(_versions(folder, recipe))
     if environment.check:
         findings.append(_import(environment.check, folder))
-    programs = recipe.targets if isinstance(recipe, Build) else (environment.program,) if environment.program else ()
-    return findings + [_program(folder.path / "bin" / name, must_tell=isinstance(recipe, Pip)) for name in programs]
+    if environment.program in virtualenv.programs(folder.packages):
+        findings.append(_program(folder.path / "bin" / environment.program, must_tell=True))
+    return findings
 
 
 _STATES = {

@@ -67,11 +67,8 @@ class Folder:
 
     @property
     def packages(self) -> Path:
-        """Where pip puts modules. Raises FileNotFoundError where there is no virtual environment."""
-        found = next(self.path.glob("lib/python*/site-packages"), None)
-        if found is None:
-            raise FileNotFoundError(f"no site-packages in {self.path}")
-        return found
+        """Where pip puts modules; not there where there is no virtual environment."""
+        return next(self.path.glob("lib/python*/site-packages"), self.path / "lib" / "site-packages")
 
     def mark(self) -> Mark | None:
         """None while the environment is missing or incomplete."""
