@@ -25,7 +25,8 @@ def shown(url: URL) -> str:
     """As people read it: the path of a file, or a URL without its password."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
-    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+    secrets = {name: "hidden" for name in url.query if "password" in name}
+    return url.set(drivername=url.get_backend_name()).update_query_dict(secrets).render_as_string(hide_password=True)
 
 
 def _setting(home: Path) -> tuple[str | None, str]:

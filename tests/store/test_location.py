@@ -36,6 +36,8 @@ def test_the_variable_wins_over_the_file_of_the_home_and_that_over_sqlite(
     assert location.shown(location.url_of(tmp_path)) == "postgresql://team@db/orch"
     monkeypatch.setenv(location.VARIABLE, "postgres://other@db/orch")
     assert location.shown(location.url_of(tmp_path)) == "postgresql://other@db/orch"
+    monkeypatch.setenv(location.VARIABLE, "postgresql://db/orch?password=secret")
+    assert location.shown(location.url_of(tmp_path)) == "postgresql://db/orch?password=hidden"
     monkeypatch.setenv(location.VARIABLE, f"sqlite:///{tmp_path}/mine.db")
     assert location.shown(location.url_of(tmp_path)) == str(tmp_path / "mine.db")
 

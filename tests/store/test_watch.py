@@ -1,5 +1,6 @@
 """Hearing of a change: a switch of another connection is seen, on PostgreSQL also after the server was restarted."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,11 +60,14 @@ def test_a_restart_of_the_server_is_waited_for_and_counts_as_a_change(tmp_path: 
     changed = store.watch()
     changed()
     postgresql.stop()
-    postgresql.start()
-    assert _heard(changed), "something may have happened meanwhile"
+    restart = threading.Thread(target=postgresql.start)
+    restart.start()
     store.record("after")
+    restart.join()
+    assert _heard(changed), "something may have happened meanwhile"
+    store.record("later")
     assert _heard(changed)
-    assert [event.kind for event in store.events()] == ["before", "after"]
+    assert [event.kind for event in store.events()] == ["before", "after", "later"]
 
 
 @ONLY_POSTGRESQL
