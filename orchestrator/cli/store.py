@@ -1,5 +1,6 @@
 """Commands about the store itself: backup, restore, check."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -33,8 +34,8 @@ def restore(
 
     store = Store(home())
     found = backup.restore(store.database, home(), from_)
-    counts = f"{found.rows['runs']} runs, {found.rows['events']} events, {len(found.artifacts)} artifacts"
-    print(f"restored into {store.place}: {counts}, as they were in {found.store}")
+    counts = _counts(found.rows, len(found.artifacts))
+    print(f"restored into {store.place}, as it was in {found.store}: {counts}")
 
 
 @commands.command()
@@ -42,17 +43,19 @@ def check() -> None:
     """Read everything: the database, the events against the states, the artifacts of finished stages (exit code 5)."""
     from orchestrator.store import check
     from orchestrator.store.store import Store
-    from orchestrator.units import Bytes
 
     store = Store(home())
     found = check.check(store.database)
     for problem in found.problems:
         print(problem)
-    counts = f"{found.rows['runs']} runs, {found.rows['events']} events, {found.artifacts} artifacts"
-    counts += f" ({Bytes(found.bytes)})"
+    counts = f"{_counts(found.rows, found.artifacts)} ({found.bytes / 1e6:,.1f} MB)"
     if found.problems:
         raise OrchError(
-            f"{store.place}: {len(found.problems)} problems in {counts}",
+            f"{store.place}: problems: {len(found.problems)}; {counts}",
             next_step="`orch run RECIPE --force STAGE` makes an artifact again; a backup can be restored elsewhere",
         )
-    print(f"{store.place}: {counts}: all is whole")
+    print(f"{store.place} is whole: {counts}")
+
+
+def _counts(rows: Mapping[str, int], artifacts: int) -> str:
+    return f"runs: {rows['runs']}, events: {rows['events']}, artifacts: {artifacts}"

@@ -165,8 +165,14 @@ def _manifest(storage: Artifacts, name: str) -> Manifest:
     try:
         found = Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise InputError(f"{storage.uri}/{name} was written by a newer version", next_step="upgrade orch") from error
+        raise _newer(f"{storage.uri}/{name}") from error
+    if found.version > schema.VERSION:
+        raise _newer(f"{storage.uri}/{name}")
     return found
+
+
+def _newer(name: str) -> InputError:
+    return InputError(f"{name} was written by a newer version", next_step="upgrade orch")
 
 
 def _relocated(table: str, row: dict[str, Any], old: str, new: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The store: runs, stages, artifacts, events, services, releases, benchmarks and schedules in one database.
 
-Every change of state goes through `Database.move`, which checks the move against its table; its event is written in
-the same transaction. No network or process call happens inside a transaction.
+A change of state is checked against its table of moves (`Database.move`), what became of a stage also against the claim
+of the attempt; its event is written in the same transaction. No other call happens inside a transaction.
 """
 
 import copy

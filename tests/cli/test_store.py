@@ -32,10 +32,10 @@ def test_a_store_is_saved_and_comes_back_elsewhere(orch: Orch, home: Path, tmp_p
     assert saved.stdout.startswith(f"saved as file://{tmp_path}/backups/backups/")
     restored = orch("store", "restore", "--from", saved.stdout.split()[-1], home=tmp_path / "new")
     assert restored.stdout == (
-        f"restored into {tmp_path}/new/orch.db: 1 runs, 5 events, 1 artifacts, as they were in {home}/orch.db\n"
+        f"restored into {tmp_path}/new/orch.db, as it was in {home}/orch.db: runs: 1, events: 5, artifacts: 1\n"
     )
     checked = orch("store", "check", home=tmp_path / "new")
-    assert checked.stdout == f"{tmp_path}/new/orch.db: 1 runs, 6 events, 1 artifacts (3 B): all is whole\n"
+    assert checked.stdout == f"{tmp_path}/new/orch.db is whole: runs: 1, events: 6, artifacts: 1 (0.0 MB)\n"
     assert checked.returncode == 0
 
 
@@ -44,7 +44,7 @@ def test_check_ends_with_5_and_names_what_is_wrong(orch: Orch, home: Path) -> No
     checked = orch("store", "check", home=home)
     assert checked.returncode == 5
     assert checked.stdout == f"run r1: artifact rows of data is missing: {home}/stages/data/rows.jsonl\n"
-    assert "1 problems in 1 runs" in checked.stderr
+    assert "problems: 1; runs: 1, events: 5, artifacts: 1 (0.0 MB)" in checked.stderr
 
 
 @pytest.mark.parametrize("command", [["store", "check"], ["status"], ["store", "backup", "--to", "/tmp"]])

@@ -190,13 +190,26 @@ def test_a_backup_of_an_older_version_is_migrated(
     with sqlite3.connect(tmp_path / "old.db") as connection:
         connection.executescript(VERSION_1.read_text())
     connection.close()
-    storage = Artifacts(place)
-    found = Manifest(created=1.0, by="ann", store="old", home="/old", version=1, rows={"runs": 1},
-                     database=storage.put(tmp_path / "old.db"), artifacts=[])  # fmt: skip
-    content = found.model_dump_json().encode()
-    storage.publish(f"backups/19700101-000001-{hashlib.sha256(content).hexdigest()[:16]}.json", content)
+    _publish(place, tmp_path / "old.db", version=1)
     monkeypatch.setenv(location.VARIABLE, postgresql.fresh())
     new = Store(tmp_path / "new")
     restore(new.database, new.home, place)
     assert new.release("legal", 1).state == "warm"
     assert new.run("quickstart-1").state == "succeeded"
+
+
+def _publish(place: str, database: Path, *, version: int) -> None:
+    """A backup as another version of this program would have made it."""
+    storage = Artifacts(place)
+    found = Manifest(created=1.0, by="ann", store="old", home="/old", version=version, rows={"runs": 1},
+                     database=storage.put(database), artifacts=[])  # fmt: skip
+    content = found.model_dump_json().encode()
+    storage.publish(f"backups/19700101-000001-{hashlib.sha256(content).hexdigest()[:16]}.json", content)
+
+
+def test_a_backup_of_a_newer_version_is_refused(store: Store, place: str, tmp_path: Path, another: Another) -> None:
+    (tmp_path / "newer.db").write_text("")
+    _publish(place, tmp_path / "newer.db", version=99)
+    new = Store(another("new"))
+    with pytest.raises(InputError, match="was written by a newer version"):
+        restore(new.database, new.home, place)
