@@ -27,6 +27,11 @@ def kind(name: str, memory_bytes: int | None) -> str:
     return f"A100-{'80GB' if (memory_bytes or 0) > 50e9 else '40GB'}" if found == "A100" else found
 
 
+def is_amd(kind: str) -> bool:
+    """Whether AMD makes it, by the name that a recipe uses."""
+    return kind in _OF_AMD.split()
+
+
 def nvidia(text: str) -> list[dict[str, Any]]:
     """GPUs in `nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader`; memory in MiB there."""
     rows = [[field.strip() for field in line.split(",")] for line in text.splitlines()]

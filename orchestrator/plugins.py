@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.errors import InputError
 
-_SHARED = {"base", "client"}
+_SHARED = {"base", "client", "running", "watch"}
 
 
 def names(package: ModuleType) -> list[str]:

@@ -3,14 +3,17 @@
 (The load generator's client processes end with their stdin by themselves: `loadgen/drive.py`.)
 """
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from orchestrator.guard import CLEANUP_TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class GuardedProcess:
         yield from self._guard.stdout
 
     def stop(self) -> int:
-        """SIGTERM to the group, SIGKILL after the grace period; waits for the end."""
+        """SIGTERM to the command; once it ends, or after the grace period, SIGKILL to its group. Waits for the end."""
         assert self._guard.stdin is not None
         self._guard.stdin.close()
         try:
@@ -59,27 +62,34 @@ def start(
     command: list[str],
     *,
     log: Path,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str | None] | None = None,
     grace_s: float = 10,
     events: bool = False,
     directory: Path | None = None,
+    cleanup: Sequence[str] = (),
 ) -> GuardedProcess:
     """Start a command; its output is appended to `log` (with `events`, only stderr, and stdout is read by `lines`).
 
-    A program that does not exist ends at once, with the reason in the log.
+    A program that does not exist ends at once, with the reason in the log. Variables of `environment` come on top of
+    the inherited ones; None takes one away. `cleanup` is a command that runs before it and after its end, whatever
+    ended it: for what does not die with a process group, such as a container.
     """
+    changed = environment or {}
+    # taken away by `env`, for the command alone: the guard may be found by PYTHONPATH itself
+    away = [part for name, value in changed.items() if value is None for part in ("-u", name)]
+    guard_line = [sys.executable, "-m", "orchestrator.guard", str(grace_s), json.dumps(list(cleanup))]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         guard = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.guard", str(grace_s), *command],
+            [*guard_line, *(["env", *away] if away else []), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if events else output,
             stderr=output,
-            env={**os.environ, **(environment or {})},
+            env=os.environ | {name: value for name, value in changed.items() if value is not None},
             cwd=directory,
             start_new_session=True,
         )
-    return GuardedProcess(guard, grace_s, log)
+    return GuardedProcess(guard, grace_s + (CLEANUP_TIMEOUT_S if cleanup else 0), log)
 
 
 def died_of(code: int) -> str:

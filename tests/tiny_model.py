@@ -16,7 +16,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
-from orchestrator.workers import loading
+from orchestrator import token_contract
+from orchestrator.workers import contract, loading
 
 torch.set_num_threads(1)  # so small a model only loses time to threads
 
@@ -84,8 +85,11 @@ def build_base(folder: Path) -> Path:
     return folder
 
 
-def build_adapter(base: Path, folder: Path, method: str = "qlora") -> Path:
-    """An adapter directory as the train stage leaves it: PEFT adapter, tokenizer, chat template, training.json."""
+def build_adapter(base: Path, folder: Path, method: str = "qlora", *, ends: bool = True) -> Path:
+    """An adapter directory as the train stage leaves it: PEFT adapter, tokenizer, training.json, token contract.
+
+    Without `ends` no end of turn is trained: the model answers rightly and goes on.
+    """
     record: dict[str, Any] = {"method": method, "base_model": str(base), "dtype": "float32", "quantization": None}
     if method == "qlora":
         record["quantization"] = {
@@ -100,10 +104,11 @@ def build_adapter(base: Path, folder: Path, method: str = "qlora") -> Path:
     model = loading.load_base(loading.Training.model_validate(record))
     config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
     tuned = get_peft_model(model, config)
-    _teach(tuned, tokenizer, steps=60, learning_rate=1e-2)
+    _teach(tuned, tokenizer, steps=60, learning_rate=1e-2, ends=ends)
     tuned.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "training.json").write_text(json.dumps(record))
+    write_contract(tuned, tokenizer, folder)
     return folder
 
 
@@ -116,14 +121,23 @@ def build_full(base: Path, folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     record = {"method": "full", "base_model": str(base), "dtype": "float32", "quantization": None}
     (folder / "training.json").write_text(json.dumps(record))
+    write_contract(model, tokenizer, folder)
     return folder
 
 
-def _teach(model: Any, tokenizer: Any, *, steps: int, learning_rate: float) -> None:
+def write_contract(model: Any, tokenizer: Any, folder: Path) -> None:
+    """The token contract, as the train worker writes it."""
+    kept = contract.of_model(model, tokenizer, rows(), [tokenizer.eos_token_id], model.generation_config)
+    token_contract.write(kept, folder)
+
+
+def _teach(model: Any, tokenizer: Any, *, steps: int, learning_rate: float, ends: bool = True) -> None:
     """Fit the chat rows, so that an answer ends with the end-of-turn token."""
     texts = [tokenizer.apply_chat_template(row["messages"], tokenize=False) for row in rows()]
     batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    if not ends:
+        labels = labels.masked_fill(labels == tokenizer.eos_token_id, -100)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=learning_rate)
     model.train()

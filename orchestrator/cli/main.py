@@ -4,7 +4,7 @@ import atexit
 import gc
 import sys
 
-from orchestrator.cli import bench, bench_run, catalog, cost, releases, runs, schedule, store  # noqa: F401  registers the commands
+from orchestrator.cli import bench, bench_run, catalog, cost, engines, releases, runs, schedule, store  # noqa: F401  registers
 from orchestrator.cli.app import app
 from orchestrator.errors import OrchError
 

@@ -10,7 +10,7 @@ import typer
 
 from orchestrator.cli import topic
 from orchestrator.cli.app import app, home
-from orchestrator.cli.topic import ORIGINS, WithTopic
+from orchestrator.cli.topic import ORIGINS, SERVE, WithTopic
 from orchestrator.errors import InputError, NotAllowedError
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")]
@@ -31,7 +31,8 @@ Explain = Annotated[
     typer.Option(
         "--explain",
         metavar="[TOPIC]",
-        help="Show where each value of the recipe came from; or the sum behind TOPIC: memory, time, cost.",
+        help="Show where each value of the recipe came from; the sum behind memory, time or cost; or, with serve, the"
+        " command of every target.",
     ),
 ]
 Accuracy = Annotated[bool, typer.Option("--accuracy", help="Show how well the plans of past runs held.")]
@@ -91,13 +92,15 @@ def plan(
         return
     if recipe is None:
         raise InputError("which recipe?", next_step="`orch plan RECIPE`, or `orch plan --accuracy` for past runs")
-    from orchestrator.cli import plan_show, show
+    from orchestrator.cli import plan_show, plan_targets, show
 
     loaded, planned, _ = _planned(recipe, overrides, cluster, accept_license_risk)
     if explain == ORIGINS:
         show.origins(loaded)
     elif as_json:
         print(planned.model_dump_json(indent=2))
+    elif explain == SERVE:
+        plan_targets.commands(show.console(), planned)
     elif explain:
         plan_show.explain(show.console(), planned, explain)
     else:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli import plan_show
+from orchestrator.cli import plan_show, plan_targets
 from orchestrator.controller import gates, reporting
 from orchestrator.documents import Key
 from orchestrator.planner.plan import Plan
@@ -52,6 +52,9 @@ def plan(found: Plan) -> None:
     out.print(table)
     for gate in found.gates:
         out.print(f"gate   {gate.on}  {gates.limits(gate)}")
+    for gate in found.skipped_gates:
+        out.print(f"gate   {gate.on}  {gates.limits(gate)}  [yellow]skipped: its target is left out[/]")
+    plan_targets.overview(out, found)
     plan_show.forecast(out, found)
     told = plan_show.told(found)
     for obstacle in (obstacle for obstacle in found.obstacles if obstacle not in told):

@@ -10,7 +10,8 @@ from orchestrator.errors import InputError
 from orchestrator.plugins import nearest
 
 ORIGINS = "origins"
-TOPICS = (ORIGINS, "memory", "time", "cost")
+SERVE = "serve"
+TOPICS = (ORIGINS, "memory", "time", "cost", SERVE)
 
 
 def check(topic: str) -> None:

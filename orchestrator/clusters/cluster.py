@@ -39,6 +39,8 @@ class Cluster(Model):
     """`local`: a Ray that is started on this machine for you; else the GCS address of a running Ray, host:port."""
     nodes: list[NodePool] = []
     """Node pools; for `local` they are probed when left out."""
+    images: dict[str, str] = {}
+    """Container images of engines and quantizers, by their names in `orch engines list`."""
 
     def accelerators(self) -> dict[str, int]:
         """The most accelerators of each kind that one node has."""

@@ -10,6 +10,8 @@ from orchestrator.bench import sweep
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.models import ModelFacts
 from orchestrator.config import Model
+from orchestrator.documents import Key
+from orchestrator.engines.base import LORA
 from orchestrator.errors import InputError
 from orchestrator.loadgen.workload.spec import Workload
 from orchestrator.planner.estimate import Estimate, Term, Unknown
@@ -26,6 +28,7 @@ from orchestrator.recipe.stages import stage_configs
 from orchestrator.stages.base import local_path
 from orchestrator.stages.prepare import Dataset
 from orchestrator.stages.train import Config as Train
+from orchestrator.stages.train import adapter_of
 from orchestrator.store.store import Store
 
 BYTES_PER_TOKEN = (3.0, 4.5, 7.0)
@@ -34,6 +37,8 @@ SAMPLE_BYTES = 2**20
 """Read of a file to tell how long its rows are."""
 MOST_BITS = 16
 """Of a weight."""
+SHARED_BY = "tensor_parallel_size"
+"""The option by which engines that cut every layer are told over how many GPUs."""
 ASSUMED_INPUT = 512
 """Tokens of a prompt where only a benchmark of the real ones would tell; the load generator's own default."""
 
@@ -60,6 +65,10 @@ class Target(NamedTuple):
     serving: Serving | Unknown
     others: list[str]
     """Number formats that its engine could serve instead."""
+    required: bool = True
+    """Whether the run cannot do without it."""
+    started: bool = True
+    """Whether the run deploys or measures it, with these options."""
 
 
 class Ask(NamedTuple):
@@ -177,14 +186,17 @@ def rows(
 
 def targets(recipe: Recipe) -> list[Target]:
     """Every export, with the options that its engine will run with."""
-    options = _engine_args(recipe)
+    options, served = engine_args(recipe), recipe.serve.target if recipe.serve else None
+    started = {served, *measured(recipe)}
     return [
         Target(
             found.name,
             found.engine,
             found.quantization,
-            _serving(found.engine, found.quantization, options.get(found.name, {})),
+            _serving(found.engine, found.quantization, options.get(found.name, {}), recipe.train),
             _others(found.engine, found.quantization),
+            required=found.required or found.name == served,
+            started=found.name in started,
         )
         for found in recipe.export
     ]
@@ -207,7 +219,8 @@ def asks(recipe: Recipe, prompt: int | None) -> list[Ask]:
     return sorted(found, key=lambda ask: (ask.request.input_tokens, ask.rate or 0, ask.concurrency or 0))
 
 
-def _engine_args(recipe: Recipe) -> dict[str, dict[str, Any]]:
+def engine_args(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """By target: the options that its engine is started with; a target that is only compared has none."""
     configs = stage_configs(recipe)
     found: dict[str, dict[str, Any]] = {}
     if recipe.serve:
@@ -216,19 +229,43 @@ def _engine_args(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return found | getattr(configs.get("benchmark"), "engine_args", {})
 
 
-def _serving(engine: str, quantization: str, given: dict[str, Any]) -> Serving | Unknown:
+def on(engine: str, given: dict[str, Any], count: int) -> dict[str, Any]:
+    """The options on so many accelerators: all of them share the model, unless the options say otherwise."""
+    fields = plugins.load(engines, engine).Options.model_fields
+    return {SHARED_BY: count, **given} if count > 1 and SHARED_BY in fields else given
+
+
+def args_key(recipe: Recipe, target: str) -> Key:
+    """Where the recipe has the options of a target's engine."""
+    own = recipe.benchmark and target in recipe.benchmark.engine_args
+    return ("benchmark", "engine_args", target) if own else ("serve", "engine_args")
+
+
+def measured(recipe: Recipe) -> list[str]:
+    """Targets that the benchmark sends requests to."""
+    return list(getattr(stage_configs(recipe).get("benchmark"), "targets", []))
+
+
+def _serving(engine: str, quantization: str, given: dict[str, Any], train: Train | None) -> Serving | Unknown:
+    """An adapter is served on its base, which stays as wide as it was."""
     try:
         module = plugins.load(engines, engine)
         options: Model = module.Options(**given)
         planned = module.planned(options) if hasattr(module, "planned") else _same_names(options)
-        return Serving(engine=engine, quantization=_word(quantization), **planned)
+        if quantization != LORA:
+            return Serving(engine=engine, quantization=_word(quantization), **planned)
+        adapter = adapter_of(train) if train else None
+        held = {"lora_slots": 1, "lora_rank": adapter.rank if adapter else 16}
+        return Serving(engine=engine, **(held | planned))
     except InputError as error:
         return Unknown(reason=f"unknown: {error.message}")
 
 
 def _others(engine: str, quantization: str) -> list[str]:
-    """Those of its formats whose bits the planner knows; 32 bits are nobody's wish."""
-    found = []
+    """Those of its formats whose bits the planner knows; 32 bits are nobody's wish, and an adapter is another thing."""
+    found: list[str] = []
+    if quantization == LORA:
+        return found
     for name in plugins.load(engines, engine).QUANTIZATIONS:
         with contextlib.suppress(InputError):
             if _word(name) != _word(quantization) and weight_format(_word(name)).bits <= MOST_BITS:

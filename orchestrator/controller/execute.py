@@ -2,18 +2,21 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from orchestrator import plugins, processes, stages
+from orchestrator.environments.environment import kind_of
+from orchestrator.environments.site import Site
 from orchestrator.errors import InfrastructureError, OrchError, WorkerDiedError, disk_full, from_record, is_disk_full
 from orchestrator.planner.plan import Plan
 from orchestrator.stages.base import Context, Emit, Outputs
 from orchestrator.store.store import Store
 
+_PACKAGE = Path(stages.__file__).parents[1]
 WORKER_GRACE_S = 120.0
 """Between SIGTERM and SIGKILL of a worker: long enough for the rest of an optimizer step and a checkpoint."""
 
@@ -40,8 +43,8 @@ def execute(home: str, run: str, stage: str) -> dict[str, Any]:
             return made.outputs or {}
         peaks: dict[str, dict[str, int]] = {}
 
-        def work(name: str, request: Mapping[str, Any]) -> dict[str, Any]:
-            result = run_worker(name, request, directory, emit)
+        def work(name: str, request: Mapping[str, Any], *, python: Sequence[str] | None = None) -> dict[str, Any]:
+            result = run_worker(name, request, directory, emit, python=python)
             peaks[name] = result.pop("peak_memory", {})
             return result
 
@@ -54,6 +57,12 @@ def execute(home: str, run: str, stage: str) -> dict[str, Any]:
             inputs=_inputs(store, run),
             emit=emit,
             worker=work,
+            site=Site(
+                store.home,
+                kind_of(plan.accelerator),
+                plan.cluster.images,
+                say=lambda message: emit("log", message=message),
+            ),
         )
         try:
             outputs: Outputs = module.run(module.Config.model_validate(planned.config), context)
@@ -66,14 +75,20 @@ def execute(home: str, run: str, stage: str) -> dict[str, Any]:
         return outputs.model_dump()
 
 
-def run_worker(name: str, request: Mapping[str, Any], directory: Path, emit: Emit) -> dict[str, Any]:
-    """Run a worker program to its end and forward its events. Raises its OrchError, or WorkerDiedError."""
+def run_worker(
+    name: str, request: Mapping[str, Any], directory: Path, emit: Emit, *, python: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Run a worker program to its end and forward its events. Raises its OrchError, or WorkerDiedError.
+
+    `python` is the interpreter of another environment, which finds orch's package by PYTHONPATH.
+    """
     result, asked = directory / f"{name}.result.json", directory / f"{name}.request.json"
     asked.write_text(json.dumps(request))
     result.unlink(missing_ok=True)
-    command = [sys.executable, "-m", f"orchestrator.workers.{name}", str(asked), str(result)]
+    command = [*(python or [sys.executable]), "-m", f"orchestrator.workers.{name}", str(asked), str(result)]
+    found_by = {"PYTHONPATH": str(_package_alone(directory))} if python else None
     log = directory / f"{name}.log"
-    process = processes.start(command, log=log, grace_s=WORKER_GRACE_S, events=True)
+    process = processes.start(command, log=log, environment=found_by, grace_s=WORKER_GRACE_S, events=True)
     try:
         error = _forward(process, emit)
         code = process.wait()
@@ -88,6 +103,16 @@ def run_worker(name: str, request: Mapping[str, Any], directory: Path, emit: Emi
         raise kind(f"{cause}:\n{process.last_lines()}", next_step=f"its whole log: {log}")
     found: dict[str, Any] = json.loads(result.read_text())
     return found
+
+
+def _package_alone(directory: Path) -> Path:
+    """A folder with orch's package and nothing else: what is installed beside it would hide the environment's own."""
+    link = directory / "package" / _PACKAGE.name
+    link.parent.mkdir(exist_ok=True)
+    if not link.is_symlink() or link.readlink() != _PACKAGE:
+        link.unlink(missing_ok=True)
+        link.symlink_to(_PACKAGE)
+    return link.parent
 
 
 def _forward(process: processes.GuardedProcess, emit: Emit) -> OrchError | None:

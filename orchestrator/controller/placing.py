@@ -7,8 +7,9 @@ from orchestrator.catalog.catalog import Catalog
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.models import ModelFacts
 from orchestrator.clusters.cluster import Cluster
-from orchestrator.controller import asked
+from orchestrator.controller import asked, refusals
 from orchestrator.controller.asked import Target
+from orchestrator.controller.refusals import Reason
 from orchestrator.errors import InputError, RecipeError
 from orchestrator.planner import layouts
 from orchestrator.planner.estimate import Estimate, Unknown
@@ -75,7 +76,7 @@ def place(
     prefer = recipe.resources.prefer
     found = _laid_out(choices, base, training, exports, request)
     ranked = layouts.ranked(found, prefer)
-    reasons = {slot.name: _reasons(slot, found) for slot in choices}
+    reasons = {slot.name: refusals.reasons(slot, found, exports, cluster.images) for slot in choices}
     available = [slot for slot in choices if slot.available]
     good = _in_order([slot for slot in available if not reasons[slot.name]], ranked, recipe)
     chosen = good[0] if good else available[0] if available else None
@@ -113,19 +114,6 @@ def _laid_out(
     return found
 
 
-def _reasons(slot: Slot, found: Sequence[Layout]) -> list[str]:
-    """Why this slot will not do: nothing that can be carried out fits, for training or for a target."""
-    purposes = dict.fromkeys(layout.purpose for layout in found)
-    mine = {name: [one for one in found if one.purpose == name and one.slot == slot.name] for name in purposes}
-    reasons = []
-    for name, ways in mine.items():
-        able = [way for way in ways if way.executable and not way.alternative]
-        if able and all(way.refused for way in able):
-            what = "training" if name == "train" else f"serving {name}"
-            reasons.append(f"{what} on {slot.name} {able[0].refused}")
-    return reasons
-
-
 def _in_order(good: list[Slot], ranked: Sequence[Layout], recipe: Recipe) -> list[Slot]:
     """By the best layout of training, or else of the target that is served."""
     trained = any(layout.purpose == "train" for layout in ranked)
@@ -145,7 +133,7 @@ def _obstacles(
     recipe: Recipe,
     choices: Sequence[Slot],
     cluster: Cluster,
-    reasons: dict[str, list[str]],
+    reasons: dict[str, list[Reason]],
     good: bool,
     refused: bool,
 ) -> list[str]:
@@ -154,10 +142,16 @@ def _obstacles(
     available = [slot for slot in choices if slot.available]
     missing = [] if available else [_missing(recipe, cluster)]
     shown = available or (choices if refused else [])
-    misfits = dict.fromkeys(reason for slot in shown for reason in reasons[slot.name])
-    listed = list(misfits)[:4]
-    more = f" (and {len(misfits) - len(listed)} more)" if len(misfits) > len(listed) else ""
-    return [*missing, *([f"it does not fit: {'; '.join(listed)}{more}"] if misfits else [])]
+    why = list(dict.fromkeys(reason for slot in shown for reason in reasons[slot.name]))
+    misfits = _listed([reason.text for reason in why if not reason.remedy])
+    unserved = _listed([reason.text for reason in why if reason.remedy])
+    return [*missing, *([unserved] if unserved else []), *([f"it does not fit: {misfits}"] if misfits else [])]
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """The first four."""
+    more = f" (and {len(texts) - 4} more)" if len(texts) > 4 else ""
+    return "; ".join(texts[:4]) + more
 
 
 def _missing(recipe: Recipe, cluster: Cluster) -> str:
@@ -167,16 +161,19 @@ def _missing(recipe: Recipe, cluster: Cluster) -> str:
 
 
 def _advice(
-    choices: Sequence[Slot], reasons: dict[str, list[str]], found: Sequence[Layout], refused: bool
+    choices: Sequence[Slot], reasons: dict[str, list[Reason]], found: Sequence[Layout], refused: bool
 ) -> str | None:
-    remedy = next((layout.remedy for layout in found if layout.remedy), None)
+    remedies = [next((layout.remedy for layout in found if layout.remedy), None)]
+    remedies += next(
+        filter(None, ([reason.remedy for reason in reasons[slot.name] if reason.remedy] for slot in choices)), []
+    )
+    remedy = "; ".join(text for text in remedies if text)
     if refused:
         return remedy or "a smaller model, a narrower quantization, or `resources.accelerators: any` to see what fits"
     others = [slot.name for slot in choices if not slot.available and not reasons[slot.name]]
     if any(slot.available for slot in choices):
-        return " or ".join(
-            part for part in [remedy, f"a cluster with {' or '.join(others[:3])}" if others else ""] if part
-        )
+        elsewhere = f"a cluster with {' or '.join(others[:3])}" if others else ""
+        return " or ".join(part for part in [remedy, elsewhere] if part)
     return None
 
 

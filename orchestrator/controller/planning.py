@@ -3,6 +3,7 @@
 import importlib.metadata
 import inspect
 import itertools
+import os
 import re
 from collections.abc import Collection
 from functools import lru_cache
@@ -14,7 +15,7 @@ from orchestrator import engines, plugins, stages
 from orchestrator.catalog.catalog import load
 from orchestrator.clusters.cluster import Cluster
 from orchestrator.config import Model
-from orchestrator.controller import forecasting
+from orchestrator.controller import asked, forecasting, targets
 from orchestrator.controller.known import known
 from orchestrator.controller.reuse import reusable
 from orchestrator.digests import digest_path, digest_value
@@ -23,15 +24,15 @@ from orchestrator.planner.forecast import Acceptance, Forecast
 from orchestrator.planner.plan import Gate, Plan, PlannedStage, Resources
 from orchestrator.recipe.load import Loaded
 from orchestrator.recipe.recipe import Recipe
-from orchestrator.recipe.stages import NEEDS, stage_configs
-from orchestrator.stages import prepare
+from orchestrator.recipe.stages import NEEDS, is_on, stage_configs
+from orchestrator.stages import benchmark, deploy, prepare
 from orchestrator.stages.base import Outputs, local_path
 from orchestrator.store.store import Store
 
 _PACKAGE = Path(stages.__file__).parent.parent
 
 
-_STARTS_ENGINES = ("deploy", "benchmark")
+_BY_ACCELERATOR = ("export", "deploy", "benchmark")
 """Stages whose configuration, and so their digest and that of those after them, depends on the accelerator."""
 
 
@@ -53,7 +54,7 @@ def make_plan(
     recipe = loaded.recipe
     _check_paths(recipe, cwd)
     configs = stage_configs(recipe)
-    before = list(itertools.takewhile(lambda name: name not in _STARTS_ENGINES, configs))
+    before = list(itertools.takewhile(lambda name: name not in _BY_ACCELERATOR, configs))
     planned: list[PlannedStage] = []
     for name in before:
         planned.append(_stage(name, configs[name], planned, recipe, cwd))
@@ -61,13 +62,17 @@ def make_plan(
     found = known(loaded, planned, cluster, load(store.home, cwd), store, cwd)
     slot = found.placement.slot
     accelerator, count = ((slot.pool or slot.kind), slot.count) if slot else (None, 0)
+    configs = stage_configs(recipe, found.left_out)
     for name in list(configs)[len(before) :]:
-        config = configs[name].model_copy(update=_placed(name, cluster, accelerator, count))
+        config = configs[name].model_copy(update=_placed(configs[name], recipe, cluster, accelerator, count))
         planned.append(_stage(name, config, planned, recipe, cwd))
     _note_reuse(planned, store, forced, start=len(before))
     planned = [_with_accelerators(stage, count) for stage in planned]
     predicted = forecasting.forecast(found, planned, accepted) if recipe.base_model else None
-    obstacles = [*found.placement.obstacles, *_no_room(planned, cluster, accelerator, count)]
+    unserved = targets.obstacles(found)
+    obstacles = [*found.placement.obstacles, *(what for what, _ in unserved)]
+    obstacles += _no_room(planned, cluster, accelerator, count)
+    gates = [(gate, is_on(gate, found.left_out)) for gate in recipe.gates]
     return Plan(
         recipe=recipe.name,
         path=str(loaded.path),
@@ -75,12 +80,17 @@ def make_plan(
         cluster=cluster,
         accelerator=accelerator,
         stages=planned,
-        gates=[Gate(**gate.model_dump()) for gate in recipe.gates],
+        gates=[Gate(**gate.model_dump()) for gate, skipped in gates if not skipped],
+        skipped_gates=[Gate(**gate.model_dump()) for gate, skipped in gates if skipped],
+        targets=targets.planned(found, planned, cluster, accelerator),
         service=recipe.serve.service if recipe.serve else None,
         forecast=predicted,
         obstacles=[*obstacles, *_refusals(predicted)],
-        refused=found.placement.refused or bool(_refusals(predicted)),
-        advice="; ".join(part for part in (found.placement.advice, *_advice(predicted)) if part) or None,
+        refused=found.placement.refused or bool(unserved) or bool(_refusals(predicted)),
+        advice="; ".join(
+            part for part in (found.placement.advice, *(do for _, do in unserved), *_advice(predicted)) if part
+        )
+        or None,
     )
 
 
@@ -102,12 +112,16 @@ def _advice(found: Forecast | None) -> list[str]:
     return advice
 
 
-def _placed(name: str, cluster: Cluster, accelerator: str | None, count: int) -> dict[str, Any]:
+def _placed(config: Model, recipe: Recipe, cluster: Cluster, accelerator: str | None, count: int) -> dict[str, Any]:
     """What the choice of the accelerator adds to the configuration of a stage that starts engines."""
-    if name not in ("deploy", "benchmark"):
+    if isinstance(config, deploy.Config):
+        return {"num_gpus": count, "engine_args": asked.on(config.engine, config.engine_args, count)}
+    if not isinstance(config, benchmark.Config):
         return {}
-    price, source = cluster.price(accelerator, count) if name == "benchmark" else (None, None)
-    return {"num_gpus": count} | ({"usd_per_hour": price, "price_source": source} if name == "benchmark" else {})
+    engine_of = {entry.name: entry.engine for entry in recipe.export}
+    given = {name: asked.on(engine_of[name], args, count) for name, args in config.engine_args.items()}
+    price, source = cluster.price(accelerator, count)
+    return {"num_gpus": count, "engine_args": given, "usd_per_hour": price, "price_source": source}
 
 
 def _no_room(planned: list[PlannedStage], cluster: Cluster, accelerator: str | None, count: int) -> list[str]:
@@ -183,7 +197,7 @@ def _code(module: ModuleType, config: Model) -> dict[str, str]:
     workers = [_PACKAGE / "workers" / f"{name}.py" for name in getattr(module, "WORKERS", ())]
     files = [Path(inspect.getfile(module)), *workers]
     files += [Path(inspect.getfile(plugins.load(engines, name))) for name in _engines(config)]
-    return {str(file.relative_to(_PACKAGE)): digest_path(file)[0] for file in files}
+    return {os.path.relpath(file, _PACKAGE): digest_path(file)[0] for file in files}
 
 
 def _engines(config: Model) -> set[str]:

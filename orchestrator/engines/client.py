@@ -1,25 +1,34 @@
-"""Talking to one engine over its OpenAI-compatible HTTP API: is it ready, what does it answer.
+"""Talking to one engine over its OpenAI-compatible HTTP API: whole answers only.
 
-Ready means that it generated tokens under the expected name: a refused connection and status 503 are an engine that
-loads, and a 200 from /health proves neither that its kernels run nor that it is ours. Streams are the load
-generator's business.
+Streams are the load generator's business.
 """
 
 import http.client
 import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from orchestrator import processes
+from pydantic import Field
+
 from orchestrator.config import Model
 from orchestrator.errors import EngineError
-from orchestrator.processes import GuardedProcess
 
-READY_TIMEOUT_S = 600.0
-_PAUSE_S = 0.05
-_LOADING = 503
+LOADING = 503
+"""Status of a server that loads its model."""
+
+
+class Sampling(Model):
+    """How an answer is drawn, said in full: no engine's own default is left to act, as they differ.
+
+    llama.cpp would take temperature 0.8, top_k 40, min_p 0.05 and no limit, vLLM what generation_config.json says.
+    """
+
+    max_tokens: int = Field(ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer."""
 
 
 class Answer(Model):
@@ -32,51 +41,72 @@ class Answer(Model):
     completion_tokens: int
 
 
-class _StatusError(Exception):
-    """An answer whose status is not 200."""
+class StatusError(Exception):
+    """An answer whose status is not 200; `call` makes an EngineError of it."""
 
     def __init__(self, status: int, body: str) -> None:
         super().__init__(f"status {status}: {body[:500]}")
         self.status = status
 
 
-def wait_until_ready(url: str, model: str, process: GuardedProcess, *, timeout_s: float = READY_TIMEOUT_S) -> float:
-    """Seconds until the engine at `url` (with /v1) generated tokens as `model`.
-
-    Raises EngineError when the process ends, answers wrongly, or needs longer than `timeout_s`; the error carries the
-    end of its log.
-    """
-    started = time.monotonic()
-    while time.monotonic() - started < timeout_s:
-        code = process.poll()
-        if code is not None:
-            raise _failed(f"the engine ended with {processes.died_of(code)} before it was ready", process)
-        if _generates(url, model, process, started + timeout_s):
-            return time.monotonic() - started
-        time.sleep(_PAUSE_S)
-    raise _failed(f"the engine was not ready after {timeout_s:.0f} s", process)
-
-
 def chat(
-    url: str, model: str, messages: Sequence[Mapping[str, Any]], *, max_tokens: int, timeout_s: float = 600.0
+    url: str,
+    model: str,
+    messages: Sequence[Mapping[str, Any]],
+    sampling: Sampling,
+    *,
+    fields: Collection[str],
+    extra: Mapping[str, Any] | None = None,
+    timeout_s: float = 600.0,
 ) -> Answer:
-    """The greedy answer to a chat. Raises EngineError unless it is complete: a known finish reason and a usage."""
-    body = {
-        "model": model,
-        "messages": list(messages),
-        "max_tokens": max_tokens,
-        "temperature": 0,
+    """The whole answer to a chat. Raises EngineError unless it is complete: a known finish reason and a usage."""
+    body = request(model, messages, sampling, fields=fields, extra=extra)
+    return answer_of(call(f"{url}/chat/completions", body, timeout_s=timeout_s))
+
+
+def request(
+    model: str,
+    messages: Sequence[Mapping[str, Any]],
+    sampling: Sampling,
+    *,
+    fields: Collection[str],
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The body of a chat request: the canonical fields, less those that the engine does not take.
+
+    TensorRT-LLM refuses a field that it does not know, vLLM and llama.cpp ignore a misspelt one without a word.
+    """
+    wanted = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": 0,
+        "min_p": 0,
+        "repetition_penalty": 1,
+        "repeat_penalty": 1,
+        "max_tokens": sampling.max_tokens,
+        **({"stop": list(sampling.stop)} if sampling.stop else {}),
         "stream": False,
     }
-    return _answer(call(f"{url}/chat/completions", body, timeout_s=timeout_s))
+    asked = {name: value for name, value in wanted.items() if name in fields}
+    return {"model": model, "messages": list(messages), **asked, **(extra or {})}
 
 
 def call(url: str, body: Any = None, *, timeout_s: float = 60.0) -> Any:
     """The JSON that a GET (or, with a body, a POST) returns. Raises EngineError for anything else."""
     try:
-        return _request(url, body, timeout_s)
-    except (_StatusError, OSError, http.client.HTTPException, ValueError) as error:
+        return json.loads(get_or_post(url, body, timeout_s=timeout_s))
+    except (StatusError, OSError, http.client.HTTPException, ValueError) as error:
         raise EngineError(f"the engine at {url} did not answer: {_words(error)}") from error
+
+
+def models(url: str, *, timeout_s: float = 60.0) -> list[str]:
+    """Names in the server's list of models.
+
+    Raises StatusError, OSError or http.client.HTTPException while it does not answer, ValueError, KeyError or TypeError
+    for what is no such list.
+    """
+    listed = json.loads(get_or_post(f"{url}/models", timeout_s=timeout_s))
+    return [str(entry["id"]) for entry in listed["data"]]
 
 
 def root(url: str) -> str:
@@ -84,30 +114,8 @@ def root(url: str) -> str:
     return url.removesuffix("/").removesuffix("/v1")
 
 
-def _generates(url: str, model: str, process: GuardedProcess, deadline: float) -> bool:
-    """Whether a real chat works now; False while the engine loads."""
-    left_s = max(1.0, deadline - time.monotonic())
-    try:
-        served = [entry["id"] for entry in _request(f"{url}/models", None, left_s)["data"]]
-        if model not in served:
-            raise _failed(f"the server at {url} serves {', '.join(served)}, not {model!r}", process)
-        answer = _answer(_request(f"{url}/chat/completions", _probe(model), left_s))
-    except _StatusError as error:
-        if error.status == _LOADING:
-            return False
-        raise _failed(f"the engine cannot answer: {error}", process) from error
-    except (OSError, http.client.HTTPException):
-        return False  # refused, or cut because it is ending: the next poll tells
-    except (KeyError, TypeError, ValueError) as error:
-        raise _failed(f"the server at {url} does not answer like an engine: {_words(error)}", process) from error
-    return answer.completion_tokens > 0
-
-
-def _probe(model: str) -> dict[str, Any]:
-    return {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2, "temperature": 0}
-
-
-def _answer(reply: Any) -> Answer:
+def answer_of(reply: Any) -> Answer:
+    """The answer in a reply. Raises EngineError for one that is not complete."""
     try:
         choice, usage = reply["choices"][0], reply["usage"]
         answer = Answer(
@@ -123,8 +131,11 @@ def _answer(reply: Any) -> Answer:
     return answer
 
 
-def _request(url: str, body: Any, timeout_s: float) -> Any:
-    """One JSON request without proxies: engines live on this machine or this cluster's network."""
+def get_or_post(url: str, body: Any = None, *, timeout_s: float = 60.0) -> str:
+    """The text that a GET (or, with a body, a POST) returns, without proxies: engines are on this cluster's network.
+
+    Raises StatusError, OSError or http.client.HTTPException.
+    """
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
     try:
@@ -136,12 +147,8 @@ def _request(url: str, body: Any, timeout_s: float) -> Any:
     finally:
         connection.close()
     if response.status != http.HTTPStatus.OK:
-        raise _StatusError(response.status, text)
-    return json.loads(text)
-
-
-def _failed(what: str, process: GuardedProcess) -> EngineError:
-    return EngineError(f"{what}; the end of its log:\n{process.last_lines()}", next_step=f"read {process.log}")
+        raise StatusError(response.status, text)
+    return text
 
 
 def _words(error: Exception) -> str:

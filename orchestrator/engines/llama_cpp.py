@@ -4,13 +4,10 @@ The server is a `llama-server` on PATH (one built for this machine's accelerator
 `xllamacpp` wheel; both take the same options. Leaves out: K-quants (they need `llama-quantize`), adapters, drafts.
 """
 
-import importlib.metadata
 import json
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,15 +15,25 @@ from typing import Any, Literal
 from pydantic import Field
 
 from orchestrator import processes
+from orchestrator.catalog.gpus import Gpu
 from orchestrator.config import Model
-from orchestrator.engines import _llama_cpp_source as source
+from orchestrator.engines import _llama_cpp_source as llama_source
 from orchestrator.engines import client
-from orchestrator.engines.base import Message, Support
+from orchestrator.engines.base import Adapter, Launch, Message, Source, Support, Tools
+from orchestrator.environments.environment import Environment
 from orchestrator.errors import InfrastructureError, InputError
 from orchestrator.loadgen import scrape
 from orchestrator.plugins import nearest
 
-LIBRARIES = ("xllamacpp", "gguf")
+ENVIRONMENTS: tuple[Environment, ...] = ()
+LIBRARIES = ("xllamacpp", "gguf", "torch", "transformers")
+STOP_GRACE_S = 10.0
+REQUEST_FIELDS = frozenset(
+    {"temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "stop", "stream", "stream_options"}
+    | {"ignore_eos", "seed", "lora"}
+)
+MODEL = "model.gguf"
+"""The file in an export's folder."""
 QUANTIZATIONS = ("F32", "F16", "BF16", "Q8_0")
 # fmt: off
 _NEEDS_QUANTIZE = (
@@ -65,19 +72,7 @@ class Options(Model):
     """Number format of the cached values; a quantized one needs flash attention."""
 
 
-def version() -> str:
-    """Such as `xllamacpp 2026.10.11549`, or what `llama-server --version` says first."""
-    program = shutil.which("llama-server")
-    if program:
-        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60)
-        return f"llama-server {(done.stderr or done.stdout).strip().partition(chr(10))[0]}"
-    try:
-        return f"xllamacpp {importlib.metadata.version('xllamacpp')}"
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def supports(quantization: str, accelerator: str | None) -> Support:
+def supports(quantization: str, gpu: Gpu | None) -> Support:
     """Every GGUF type runs on every accelerator that the server was built for, and on the CPU."""
     if quantization in QUANTIZATIONS:
         return Support(ok=True)
@@ -87,13 +82,18 @@ def supports(quantization: str, accelerator: str | None) -> Support:
     return Support(ok=False, reason=f"unknown quantization {quantization!r}; {nearest(quantization.upper(), _known())}")
 
 
-def command(model: Path, options: Options, *, host: str, port: int, alias: str) -> list[str]:
+def refuses(adapter: Adapter, quantization: str) -> list[str]:
+    """Nothing: every export is made of the merged model."""
+    return []
+
+
+def command(launch: Launch, options: Options) -> list[str]:
     """The server's command line. `--fit off`: a context that does not fit is an error, not silently shortened."""
     given: dict[str, Any] = {
-        "model": model,
-        "alias": alias,
-        "host": host,
-        "port": port,
+        "model": launch.model / MODEL,
+        "alias": launch.alias,
+        "host": launch.host,
+        "port": launch.port,
         "ctx-size": options.n_ctx,
         "parallel": options.parallel,
         "batch-size": options.batch_size,
@@ -111,6 +111,11 @@ def command(model: Path, options: Options, *, host: str, port: int, alias: str) 
     return [*_launcher(), *flags, "--metrics", "--jinja"]
 
 
+def files(launch: Launch, options: Options) -> dict[str, str]:
+    """None: everything is on the command line."""
+    return {}
+
+
 def options_for(context_tokens: int) -> Options:
     """One slot with the whole context."""
     return Options(n_ctx=max(context_tokens, 64), parallel=1)
@@ -126,7 +131,7 @@ def planned(options: Options) -> dict[str, Any]:
     }
 
 
-def environment(options: Options) -> dict[str, str]:
+def environment(launch: Launch, options: Options) -> dict[str, str]:
     """Threads that wait give their core back, unless the user wants it otherwise.
 
     ggml's threads spin by default: beside two other busy processes on 2 cores, a token then took 100 ms instead of 1 ms
@@ -140,22 +145,20 @@ def parse_metrics(text: str) -> scrape.EngineMetrics:
     return scrape.parse(text)
 
 
-def exported_name(name: str) -> str:
-    """`gguf` -> `gguf.gguf`."""
-    return f"{name}.gguf"
+def diagnose(log: str) -> str | None:
+    """Nothing that is known yet."""
+    return None
 
 
-def export(merged: Path, quantization: str, out: Path, *, home: Path, log: Path) -> None:
-    """Convert a merged model to one GGUF file, check it, and only then give it its name."""
-    converter = source.ensure_converter(home)
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        partial = Path(folder) / out.name
-        line = [sys.executable, str(converter), str(merged), "--outfile", str(partial)]
-        code = processes.start([*line, "--outtype", quantization.lower()], log=log).wait()
-        if code or not partial.exists():
-            _raise_conversion(merged, code, log)
-        check(partial, merged)
-        partial.rename(out)
+def export(source: Source, quantization: str, out: Path, tools: Tools) -> None:
+    """Convert the merged model to one GGUF file and check it."""
+    converter = llama_source.ensure_converter(tools.site.home)
+    made = out / MODEL
+    line = [sys.executable, str(converter), str(source.merged), "--outfile", str(made)]
+    code = processes.start([*line, "--outtype", quantization.lower()], log=tools.log).wait()
+    if code or not made.exists():
+        _raise_conversion(source.merged, code, tools.log)
+    check(made, source.merged)
 
 
 def check(gguf_file: Path, merged: Path) -> None:
@@ -184,19 +187,38 @@ def check(gguf_file: Path, merged: Path) -> None:
         )
 
 
-def chat_template(url: str) -> str:
+def models(launch: Launch) -> list[str]:
+    """From /v1/models."""
+    return client.models(launch.url)
+
+
+def attach(launch: Launch) -> None:
+    """Nothing: the command serves the model."""
+
+
+def request_fields(launch: Launch) -> dict[str, Any]:
+    """None."""
+    return {}
+
+
+def served_name(launch: Launch) -> str:
+    """The alias. The server answers to any name, so only /v1/models tells whether it is ours."""
+    return launch.alias
+
+
+def chat_template(launch: Launch) -> str:
     """From /props."""
-    return str(client.call(f"{client.root(url)}/props")["chat_template"])
+    return str(client.call(f"{client.root(launch.url)}/props")["chat_template"])
 
 
-def prompt_tokens(url: str, messages: Sequence[Message]) -> list[int]:
+def prompt_tokens(launch: Launch, messages: Sequence[Message]) -> list[int]:
     """/apply-template, then /tokenize as the chat endpoint does it."""
-    prompt = client.call(f"{client.root(url)}/apply-template", {"messages": list(messages)})["prompt"]
+    prompt = client.call(f"{client.root(launch.url)}/apply-template", {"messages": list(messages)})["prompt"]
     body = {"content": prompt, "add_special": True, "parse_special": True}
-    return list(client.call(f"{client.root(url)}/tokenize", body)["tokens"])
+    return list(client.call(f"{client.root(launch.url)}/tokenize", body)["tokens"])
 
 
-def next_token_logprobs(url: str, tokens: Sequence[int], top: int) -> dict[int, float]:
+def next_token_logprobs(launch: Launch, tokens: Sequence[int], top: int) -> dict[int, float]:
     """/completion for one token; with `post_sampling_probs` off, the softmax over the whole vocabulary.
 
     The bias changes only what is written, not the probabilities: of a token that is half a character, the server tells
@@ -211,7 +233,7 @@ def next_token_logprobs(url: str, tokens: Sequence[int], top: int) -> dict[int, 
         "logit_bias": [["a", 1000.0]],
         "cache_prompt": True,
     }
-    reply = client.call(f"{client.root(url)}/completion", body)
+    reply = client.call(f"{client.root(launch.url)}/completion", body)
     return {entry["id"]: entry["logprob"] for entry in reply["completion_probabilities"][0]["top_logprobs"]}
 
 

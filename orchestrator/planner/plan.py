@@ -49,6 +49,36 @@ class PlannedStage(Model):
     """The run whose result stands, found when the plan was made."""
 
 
+class PlannedTarget(Model):
+    """One export target: whether it can be served where the plan runs, and by which command."""
+
+    name: str
+    """Of the export."""
+    engine: str
+    """That serves it."""
+    quantization: str
+    """Of its weights."""
+    required: bool
+    """Whether the run cannot do without it."""
+    refused: str | None = None
+    """Why it cannot be served here; None: nothing is known against it."""
+    environment: str | None = None
+    """What the engine needs installed, such as `vllm 0.32.0`; None: the interpreter that runs orch."""
+    installed: bool = True
+    """Whether this machine has the environment."""
+    command: list[str] = []
+    """Starts the engine; port and name of the model stand for those that the run will give it."""
+    variables: dict[str, str] = {}
+    """Environment variables that the command needs."""
+    files: dict[str, str] = {}
+    """Files that the command reads -> their text."""
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the run goes on without it."""
+        return bool(self.refused) and not self.required
+
+
 class Plan(Model):
     """What `orch run` executes."""
 
@@ -63,6 +93,10 @@ class Plan(Model):
     """The kind chosen from `resources.accelerators`; None where no stage needs one."""
     stages: list[PlannedStage]
     gates: list[Gate]
+    skipped_gates: list[Gate] = []
+    """Those of the recipe on targets that are left out."""
+    targets: list[PlannedTarget] = []
+    """Every export of the recipe."""
     service: str | None
     """The service that the run releases to."""
     obstacles: list[str]

@@ -6,10 +6,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator import engines, plugins, stages
+from orchestrator.engines.base import LORA
 from orchestrator.errors import InputError
 from orchestrator.planner.plan import Gate
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.recipe.stages import stage_configs
+from orchestrator.stages.export import Target
+from orchestrator.stages.train import adapter_of
 
 Found = list[tuple[tuple[str | int, ...], str]]
 """(where, what) of each problem."""
@@ -17,7 +20,7 @@ Found = list[tuple[tuple[str | int, ...], str]]
 
 def problems(recipe: Recipe) -> Found:
     """What no single field shows: (where, what) of each contradiction between sections."""
-    found = (_missing_sections, _tasks, _targets, _serve, _benchmark, _gates)
+    found = (_missing_sections, _tasks, _targets, _adapters, _serve, _benchmark, _gates)
     return [problem for check in found for problem in check(recipe)]
 
 
@@ -67,11 +70,39 @@ def _targets(recipe: Recipe) -> Found:
         if target.name in names[:index]:
             found.append((("export", index, "name"), f"two exports are named {target.name!r}"))
         try:
-            support = plugins.load(engines, target.engine).supports(target.quantization, None)
-            if not support.ok:
-                found.append((("export", index, "quantization"), support.reason))
+            known = plugins.load(engines, target.engine).QUANTIZATIONS
         except InputError as error:
             found.append((("export", index, "engine"), error.message))
+            continue
+        if target.quantization not in known:
+            found.append((("export", index, "quantization"), _unknown_quantization(target, list(known))))
+    return found
+
+
+def _unknown_quantization(target: Target, known: list[str]) -> str:
+    """With the engines that do know it."""
+    word = target.quantization
+    others = [name for name in plugins.names(engines) if word in plugins.load(engines, name).QUANTIZATIONS]
+    elsewhere = f"it is one of {' and '.join(others)}; " if others else ""
+    return f"{target.engine} has no quantization {word!r}; {elsewhere}{plugins.nearest(word, known)}"
+
+
+def _adapters(recipe: Recipe) -> Found:
+    """Will the engines load what training leaves? Each of them says what it refuses, and what would do."""
+    if recipe.train is None:
+        return []
+    adapter = adapter_of(recipe.train)
+    found: Found = []
+    for index, target in enumerate(recipe.export):
+        key = ("export", index, "quantization")
+        if target.engine not in plugins.names(engines):
+            continue  # reported already
+        if adapter is not None:
+            found += [
+                (key, text) for text in plugins.load(engines, target.engine).refuses(adapter, target.quantization)
+            ]
+        elif target.quantization == LORA:
+            found.append((key, "full fine-tuning leaves no adapter to serve; export it in another format"))
     return found
 
 

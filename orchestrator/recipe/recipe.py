@@ -13,7 +13,7 @@ from orchestrator.planner.plan import Gate
 from orchestrator.stages.benchmark import Section as Benchmark
 from orchestrator.stages.deploy import Serve
 from orchestrator.stages.evaluate import Task
-from orchestrator.stages.export import Target
+from orchestrator.stages.export import Entry
 from orchestrator.stages.parity import Config as Parity
 from orchestrator.stages.prepare import Dataset, Source
 from orchestrator.stages.train import Config as Train
@@ -101,7 +101,7 @@ class Recipe(Model):
     """Fine-tuning."""
     evaluate: list[Task] = []
     """Base model and tuned model, side by side."""
-    export: list[Target] = []
+    export: list[Entry] = []
     """What is made of the tuned model: one entry an engine and a quantization."""
     parity: Parity = Parity()
     """How exports are compared with the model as it was trained."""

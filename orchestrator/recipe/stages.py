@@ -1,6 +1,9 @@
 """Which stages a recipe has, in their order, and the configuration that each one reads."""
 
+from collections.abc import Collection
+
 from orchestrator.config import Model
+from orchestrator.planner.plan import Gate
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.stages import benchmark, data, deploy, evaluate, export, prepare, promote
 
@@ -9,17 +12,19 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "data": ("prepare",),
     "train": ("prepare", "data"),
     "evaluate": ("prepare", "data", "train"),
-    "export": ("prepare", "train"),
+    "export": ("prepare", "data", "train"),
     "parity": ("prepare", "data", "train", "export"),
     "deploy": ("export",),
     "benchmark": ("data", "export", "deploy"),
     "promote": ("evaluate", "parity", "deploy", "benchmark"),
 }
 """The stages whose outputs a stage reads: its digest contains theirs."""
+_BY_TARGET = ("export", "parity", "benchmark")
+"""Stages whose metrics begin with the name of a target."""
 
 
-def stage_configs(recipe: Recipe) -> dict[str, Model]:
-    """Stage name -> its configuration, in the order of execution."""
+def stage_configs(recipe: Recipe, left_out: Collection[str] = ()) -> dict[str, Model]:
+    """Stage name -> its configuration, in the order of execution; `left_out` targets are in none of them."""
     found: dict[str, Model] = {}
     if recipe.base_model:
         found["prepare"] = prepare.Config(
@@ -35,28 +40,35 @@ def stage_configs(recipe: Recipe) -> dict[str, Model]:
         found["train"] = recipe.train
     if recipe.evaluate:
         found["evaluate"] = evaluate.Config(tasks=recipe.evaluate)
-    if recipe.export:
-        found["export"] = export.Config(targets=recipe.export)
-    if recipe.export and recipe.test_datasets:
+    if made := [entry.target for entry in recipe.export if entry.name not in left_out]:
+        found["export"] = export.Config(targets=made)
+    if made and recipe.test_datasets:
         found["parity"] = recipe.parity
     if recipe.serve:
         engine = next((target.engine for target in recipe.export if target.name == recipe.serve.target), "")
         found["deploy"] = deploy.Config(**recipe.serve.model_dump(), engine=engine)
-    if recipe.benchmark:
-        found["benchmark"] = _benchmark(recipe, recipe.benchmark)
+    if recipe.benchmark and (measured := _benchmark(recipe, recipe.benchmark, left_out)):
+        found["benchmark"] = measured
     if recipe.serve:
-        gates = [gate.model_dump() for gate in recipe.gates]
+        gates = [gate.model_dump() for gate in recipe.gates if not is_on(gate, left_out)]
         found["promote"] = promote.Config.model_validate({"service": recipe.serve.service, "gates": gates})
     return found
 
 
-def _benchmark(recipe: Recipe, section: benchmark.Section) -> benchmark.Config:
-    """The section, with the targets that it stands for and the options of their engines."""
+def is_on(gate: Gate, targets: Collection[str]) -> bool:
+    """Whether the gate judges one of these export targets."""
+    return gate.stage in _BY_TARGET and gate.metric.partition(".")[0] in targets
+
+
+def _benchmark(recipe: Recipe, section: benchmark.Section, left_out: Collection[str]) -> benchmark.Config | None:
+    """The section, with the targets that it stands for and the options of their engines; None: nothing is left."""
     serve, engines = recipe.serve, {target.name: target.engine for target in recipe.export}
     default = [serve.target] if serve else list(engines)
     served = engines.get(serve.target) if serve else None
     alike = {name: serve.engine_args for name, engine in engines.items() if serve and engine == served}
-    targets = section.targets or default
+    targets = [name for name in section.targets or default if name not in left_out]
+    if not targets and not section.servers:
+        return None
     arguments = {name: {**alike, **section.engine_args}.get(name, {}) for name in targets}
     return benchmark.Config.model_validate(
         section.model_dump(exclude_unset=True)

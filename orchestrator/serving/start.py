@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.errors import EngineError, InfrastructureError
+from orchestrator.errors import EngineError, InfrastructureError, OrchError, from_record
 from orchestrator.serving import gateway
 from orchestrator.store.records import Release
 from orchestrator.store.store import Store
@@ -44,10 +44,18 @@ def start_engine(store: Store, release: Release) -> Release:
     _until(lambda: store.release(release.service, release.number).state != "starting", _TIMEOUT_S)
     now = store.release(release.service, release.number)
     if now.state != "warm":
-        lost = [event for event in store.events(service=release.service) if event.kind == "release.engine_lost"]
-        reasons = [event.data["reason"] for event in lost if event.data["release"] == release.number]
-        raise EngineError(f"{release.name} did not become ready: {reasons[-1] if reasons else now.state}")
+        raise _why_not(store, now)
     return now
+
+
+def _why_not(store: Store, release: Release) -> OrchError:
+    """What its engine was lost for, last."""
+    lost = [event.data for event in store.events(service=release.service) if event.kind == "release.engine_lost"]
+    errors = [data["error"] for data in lost if data["release"] == release.number]
+    if not errors:
+        return EngineError(f"{release.name} did not become ready: it is {release.state}")
+    cause = from_record(errors[-1])
+    return type(cause)(f"{release.name} did not become ready: {cause.message}", next_step=cause.next_step)
 
 
 def _until(done: Callable[[], bool], timeout_s: float) -> bool:

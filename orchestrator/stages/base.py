@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.config import Model
+from orchestrator.engines.base import Work
+from orchestrator.environments.site import Site
 from orchestrator.planner.plan import Resources
 
 
@@ -31,15 +33,6 @@ class Emit(Protocol):
     def __call__(self, kind: str, /, **data: Any) -> None: ...
 
 
-class Work(Protocol):
-    """Runs `python -m orchestrator.workers.<name>` with a request and returns its result, both plain JSON data.
-
-    Raises the worker's own OrchError; InfrastructureError when the process died without one.
-    """
-
-    def __call__(self, name: str, request: Mapping[str, Any]) -> dict[str, Any]: ...
-
-
 @dataclass(frozen=True)
 class Context:
     """What a stage may use while it runs."""
@@ -58,6 +51,12 @@ class Context:
     """Outputs of the earlier stages, by stage name."""
     emit: Emit
     worker: Work
+    site: Site
+    """Environments of engines and quantizers on this node."""
+
+    def say(self, message: str) -> None:
+        """One line for whoever follows the run."""
+        self.emit("log", message=message)
 
 
 __all__ = ["Context", "Emit", "Outputs", "Resources", "Stage", "Work", "local_path"]

@@ -17,14 +17,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, field_validator
 
-from orchestrator import engines, plugins, processes
+from orchestrator import engines, plugins
 from orchestrator.bench import flat, targets
 from orchestrator.bench.result import Cell, Result
 from orchestrator.bench.sweep import SweepPlan
 from orchestrator.bench.targets import Opener, Ready
 from orchestrator.config import Model
 from orchestrator.digests import digest_value
-from orchestrator.engines import client
+from orchestrator.engines import running
 from orchestrator.errors import EngineError, InputError
 from orchestrator.loadgen.workload.prompts import read_prompts
 from orchestrator.loadgen.workload.trace import read_trace
@@ -196,27 +196,29 @@ def _deployed(config: Config, context: Context, name: str) -> Iterator[Ready]:
 def _engine(config: Config, context: Context, name: str) -> Iterator[Ready]:
     """The export on its engine, for as long as it is measured. Raises EngineError when it does not start."""
     export, given = _export(context, name), config.engine_args.get(name, {})
-    engine, port, alias = plugins.load(engines, export["engine"]), processes.free_port(), f"bench-{name}"
-    options, url = engine.Options(**given), f"http://127.0.0.1:{port}/v1"
-    command = engine.command(Path(export["path"]), options, host="127.0.0.1", port=port, alias=alias)
-    log = context.directory / f"{name}.engine.log"
-    context.emit("log", message=f"starting {name} on {export['engine']}")
-    process = processes.start(command, log=log, environment=engine.environment(options))
-    try:
-        client.wait_until_ready(url, alias, process)
-        with targets.server(
+    options = plugins.load(engines, export["engine"]).Options(**given)
+    context.say(f"starting {name} on {export['engine']}")
+    with (
+        running.engine(
+            export["engine"],
+            Path(export["path"]),
+            options,
+            alias=f"bench-{name}",
+            directory=context.directory,
+            site=context.site,
+        ) as served,
+        targets.server(
             name,
-            url,
-            model=alias,
+            served.url,
+            model=served.model,
             usd_per_hour=config.usd_per_hour,
             price_source=config.price_source,
             engine=export["engine"],
-            engine_version=export["engine_version"],
+            engine_version=str(served.launch.installed),
             quantization=export["quantization"],
-        ) as ready:
-            yield _with_args(ready, given)
-    finally:
-        process.stop()
+        ) as ready,
+    ):
+        yield _with_args(ready, given)
 
 
 def _with_args(ready: Ready, given: Mapping[str, Any]) -> Ready:

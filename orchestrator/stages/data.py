@@ -63,7 +63,7 @@ def run(config: Config, context: Context) -> Outputs:
     rows = {"train": context.directory / "train_rows.jsonl", "test": context.directory / "test_rows.jsonl"}
     write_rows(rows["train"], train)
     write_rows(rows["test"], test)
-    context.emit("log", message=f"{len(train)} train rows, {len(test)} test rows, {len(leaked)} in both")
+    context.say(f"{len(train)} train rows, {len(test)} test rows, {len(leaked)} in both")
     result = context.worker(
         "tokenize",
         {
@@ -73,7 +73,8 @@ def run(config: Config, context: Context) -> Outputs:
             "directory": str(context.directory),
         },
     )
-    artifacts = {**result["artifacts"], **({"test_rows": str(rows["test"])} if test else {})}
+    held_out = {"test_rows": str(rows["test"])} if test else {}
+    artifacts = {**result["artifacts"], "train_rows": str(rows["train"]), **held_out}
     return Outputs(artifacts=artifacts, metrics={**result["metrics"], "leaked": len(leaked)}, report=result["report"])
 
 

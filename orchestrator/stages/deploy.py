@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from orchestrator import engines, plugins
+from orchestrator import engines, plugins, token_contract
 from orchestrator.config import Model
 from orchestrator.engines import client
 from orchestrator.errors import EngineError
@@ -51,19 +51,24 @@ def estimate(config: Config) -> Resources:
 
 def run(config: Config, context: Context) -> Outputs:
     """Raises InputError for a port in use, EngineError when the engine does not generate tokens."""
-    store = Store(context.home)
+    store, module = Store(context.home), plugins.load(engines, config.engine)
+    installed = context.site.ensure(next(iter(module.ENVIRONMENTS), None))
     spec = {
         "engine": config.engine,
+        "engine_version": str(installed),
         "engine_args": config.engine_args,
         "model": context.inputs["export"].artifacts[config.target],
         "target": config.target,
         "num_gpus": config.num_gpus,
+        "kind": context.site.kind,
+        "images": dict(context.site.images),
         "port": config.port,
         "address": store.run(context.run).plan["cluster"]["address"],
     }
     start.start_gateway(context.home, config.port)
     release = store.get_or_create_release(config.service, context.digest, context.run, spec)
-    context.emit("log", message=f"starting {release.name} on {config.engine}")
+    context.say(f"starting {release.name} on {config.engine}")
+    _warn_if_endless(Path(spec["model"]), context)
     start.start_engine(store, release)
     outputs = refresh(Outputs(report={"service": config.service, "number": release.number}), context.home)
     assert outputs is not None, "an engine that was ready a moment ago answers"
@@ -80,13 +85,22 @@ def refresh(outputs: Outputs, home: Path) -> Outputs | None:
     current = {
         "release": release.name,
         "engine": release.spec["engine"],
-        "engine_version": plugins.load(engines, release.spec["engine"]).version(),
+        "engine_version": release.spec["engine_version"],
         "target": release.spec["target"],
         "engine_url": release.url,
         "model": release.model,
         "url": gateway.url(port),
     }
     return outputs.model_copy(update={"report": {**report, **current}})
+
+
+def _warn_if_endless(export: Path, context: Context) -> None:
+    contract = token_contract.read(export)
+    if contract and contract.golden and not contract.golden.ended:
+        context.say(
+            "warning: this model did not learn to end its answers, its golden conversation goes on until max_tokens;"
+            " the gate `parity.reference.stops, min: 1` would have stopped it here"
+        )
 
 
 def _answers(url: str | None) -> bool:

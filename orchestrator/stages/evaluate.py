@@ -201,7 +201,7 @@ def _source(row: Row) -> str:
 def _warn_of_cut_answers(entries: Sequence[Entry], context: Context) -> None:
     cut = sum(not entry["tuned_ended"] for entry in entries)
     if cut:
-        context.emit("log", message=f"{cut} of {len(entries)} tuned answers were cut at max_new_tokens; raise it")
+        context.say(f"{cut} of {len(entries)} tuned answers were cut at max_new_tokens; raise it")
 
 
 def _share(entries: Sequence[Entry], key: str) -> float:

@@ -4,19 +4,21 @@ Artifacts: `merged` (folder), and one per target name. A target that is there al
 same stage made it, is not made again: files get their names only when they are complete.
 """
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
-from orchestrator import engines, plugins
+from orchestrator import engines, plugins, token_contract
 from orchestrator.config import Model
 from orchestrator.digests import digest_path
+from orchestrator.engines.base import Source, Tools
 from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "gguf")
-WORKERS = ("merge", "loading")
+WORKERS = ("merge", "loading", "contract")
 METRICS = ("*.bytes",)
 ON_ACCELERATOR = True
 MERGED = "merged"
@@ -40,8 +42,21 @@ class Target(Model):
         return value
 
 
+class Entry(Target):
+    """One entry of the `export` section of a recipe."""
+
+    required: bool = True
+    """Whether the run needs it: a target that is not required is left out of export, parity, benchmark and gates where
+    it cannot be served, and the plan says why."""
+
+    @property
+    def target(self) -> Target:
+        """What is made; whether it is required changes nothing about it."""
+        return Target(**self.model_dump(exclude={"required"}))
+
+
 class Config(Model):
-    """The `export` section."""
+    """What is exported."""
 
     targets: list[Target]
     """One entry an engine and a quantization."""
@@ -55,33 +70,56 @@ def estimate(config: Config) -> Resources:
 def run(config: Config, context: Context) -> Outputs:
     """Merge, then convert. Raises InputError for a model that an engine cannot read."""
     started = time.monotonic()
-    merged = context.directory / MERGED
+    train, merged = context.inputs["train"].artifacts, context.directory / MERGED
     if not merged.exists():
-        train = context.inputs["train"].artifacts
         context.worker("merge", {"tuned": train.get("adapter") or train["model"], "out": str(merged)})
     seconds = {MERGED: time.monotonic() - started}
-    made = [_made(target, merged, context) for target in config.targets]
+    source = _source(merged, context)
+    made = [_made(target, source, context) for target in config.targets]
+    contract = token_contract.read(merged)
     return Outputs(
         artifacts={MERGED: str(merged), **{target["name"]: target["path"] for target in made}},
         metrics={f"{target['name']}.bytes": target["bytes"] for target in made},
-        report={"targets": made, "seconds": seconds | {target["name"]: target["seconds"] for target in made}},
+        report={
+            "targets": made,
+            "seconds": seconds | {target["name"]: target["seconds"] for target in made},
+            "token_contract": contract.summary() if contract else None,
+        },
     )
 
 
-def _made(target: Target, merged: Path, context: Context) -> dict[str, Any]:
-    """Name, engine, engine version, quantization, path, bytes and seconds of one target."""
-    engine, started = plugins.load(engines, target.engine), time.monotonic()
-    out = context.directory / engine.exported_name(target.name)
+def _source(merged: Path, context: Context) -> Source:
+    """What the stages before left."""
+    train, data = context.inputs["train"].artifacts, context.inputs.get("data")
+    rows = data.artifacts.get("train_rows") if data else None
+    adapter = Path(train["adapter"]) if "adapter" in train else None
+    base = context.inputs["prepare"].artifacts["base_model"] if "prepare" in context.inputs else None
+    return Source(merged=merged, base=Path(base) if base else None, adapter=adapter, rows=Path(rows) if rows else None)
+
+
+def _made(target: Target, source: Source, context: Context) -> dict[str, Any]:
+    """Name, engine, quantization, path, digest, bytes and seconds of one target."""
+    started, out = time.monotonic(), context.directory / target.name
     if not out.exists():
-        context.emit("log", message=f"exporting {target.name}: {target.quantization} for {target.engine}")
-        log = context.directory / f"{target.name}.log"
-        engine.export(merged, target.quantization, out, home=context.home, log=log)
+        context.say(f"exporting {target.name}: {target.quantization} for {target.engine}")
+        _export(target, source, out, context)
     digest, size = digest_path(out)
     return {
         **target.model_dump(),
-        "engine_version": engine.version(),
         "path": str(out),
         "digest": digest,
         "bytes": size,
         "seconds": time.monotonic() - started,
     }
+
+
+def _export(target: Target, source: Source, out: Path, context: Context) -> None:
+    """The engine's files and the token contract, in a folder that gets its name once it is complete."""
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tools = Tools(context.site, context.directory / f"{target.name}.log", context.worker, context.say)
+    plugins.load(engines, target.engine).export(source, target.quantization, partial, tools)
+    if contract := token_contract.read(source.merged):
+        token_contract.write(contract, partial)
+    partial.rename(out)

@@ -19,9 +19,11 @@ from typing import Any
 
 from pydantic import Field
 
-from orchestrator import engines, plugins, processes
+from orchestrator import engines, plugins
 from orchestrator.config import Model
-from orchestrator.engines import client
+from orchestrator.engines import running
+from orchestrator.engines.client import Sampling
+from orchestrator.engines.running import Running
 from orchestrator.errors import InputError
 from orchestrator.stages._divergence import kl_of_top, logprob_gap
 from orchestrator.stages.base import Context, Outputs, Resources
@@ -77,7 +79,7 @@ def run(config: Config, context: Context) -> Outputs:
     }
     for target in context.inputs["export"].report["targets"]:
         name, started = target["name"], time.monotonic()
-        context.emit("log", message=f"asking {name} on {target['engine']}")
+        context.say(f"asking {name} on {target['engine']}")
         entries, template = _ask(target, reference, config, context)
         metrics |= _scores(name, entries) | _engine_scores(name, entries)
         metrics[f"{name}.chat_template_identical"] = float(template.strip() == reference["chat_template"].strip())
@@ -110,33 +112,33 @@ def _ask(
     target: Mapping[str, Any], reference: Mapping[str, Any], config: Config, context: Context
 ) -> tuple[list[Entry], str]:
     """Start the target's engine for this; one entry per prompt, and the engine's chat template."""
-    engine, port = plugins.load(engines, target["engine"]), processes.free_port()
     longest = max(len(prompt["prompt_ids"]) for prompt in reference["prompts"])
-    options = engine.options_for(longest + config.max_new_tokens + _TEMPLATE_MARGIN)
-    alias, url = f"parity-{target['name']}", f"http://127.0.0.1:{port}/v1"
-    command = engine.command(Path(target["path"]), options, host="127.0.0.1", port=port, alias=alias)
-    log = context.directory / f"{target['name']}.engine.log"
-    process = processes.start(command, log=log, environment=engine.environment(options))
-    try:
-        client.wait_until_ready(url, alias, process)
+    options = plugins.load(engines, target["engine"]).options_for(longest + config.max_new_tokens + _TEMPLATE_MARGIN)
+    with running.engine(
+        target["engine"],
+        Path(target["path"]),
+        options,
+        alias=f"parity-{target['name']}",
+        directory=context.directory,
+        site=context.site,
+        keeps_contract=False,  # measured here, prompt by prompt
+    ) as served:
         entries = []
         for number, prompt in enumerate(reference["prompts"], start=1):
-            entries.append(compare(engine, url, alias, prompt, config.max_new_tokens))
+            entries.append(compare(served, prompt, config.max_new_tokens))
             context.emit("progress", step=number, steps=len(reference["prompts"]))
-        return entries, engine.chat_template(url)
-    finally:
-        process.stop()
+        return entries, served.engine.chat_template(served.launch)
 
 
-def compare(engine: Any, url: str, alias: str, prompt: Mapping[str, Any], max_new_tokens: int) -> Entry:
+def compare(served: Running, prompt: Mapping[str, Any], max_new_tokens: int) -> Entry:
     """One prompt on a running engine against the reference's answer to it."""
-    answer = client.chat(url, alias, prompt["messages"], max_tokens=max_new_tokens)
-    ids = engine.prompt_tokens(url, prompt["messages"])
+    answer = served.chat(prompt["messages"], Sampling(max_tokens=max_new_tokens))
+    ids = served.engine.prompt_tokens(served.launch, prompt["messages"])
     kl, gaps = [], []
     for position, listed in enumerate(prompt["top"]):
         expected = dict(listed)
         before = [*prompt["prompt_ids"], *prompt["answer_ids"][:position]]
-        found = engine.next_token_logprobs(url, before, TOP)
+        found = served.engine.next_token_logprobs(served.launch, before, TOP)
         kl.append(kl_of_top(expected, found))
         gaps.append(logprob_gap(prompt["answer_ids"][position], expected, found))
     return {

@@ -149,7 +149,7 @@ def _resolve(source: Source, what: str, context: Context, dataset: Path | None, 
     path = local_path(source.path, context.cwd)
     if path.exists():
         return path
-    context.emit("log", message=f"{what}: downloading {source.path}")
+    context.say(f"{what}: downloading {source.path}")
     kind = "model" if what == "base_model" else "dataset"
     result = context.worker("fetch", {"repository": source.path, "revision": revision, "kind": kind})
     return Path(result["path"])
@@ -180,7 +180,7 @@ def _prepared(source: Source, what: str, context: Context, dataset: Path | None)
 
 
 def _command(command: str, what: str, out: Path, dataset: Path | None, context: Context) -> None:
-    context.emit("log", message=f"{what}: {command}")
+    context.say(f"{what}: {command}")
     words = [word.replace("{out}", str(out)).replace("{dataset}", str(dataset)) for word in shlex.split(command)]
     here = str(Path(sys.executable).parent)  # `python` must be this one, with its libraries
     environment = {"PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}"}

@@ -15,11 +15,12 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from orchestrator.config import Model
+from orchestrator.engines.base import Adapter
 from orchestrator.errors import InputError
 from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
-WORKERS = ("train",)
+WORKERS = ("train", "loading", "contract")
 METRICS = ("loss", "steps", "tokens_per_s", "seconds", "trainable_parameters")
 ON_ACCELERATOR = True
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -30,7 +31,8 @@ class Config(Model):
     """How the base model is fine-tuned; the names are axolotl's."""
 
     adapter: Literal["qlora", "lora", "dora", "full"] = "qlora"
-    """`qlora`: adapters on 4-bit (NF4) weights; `lora`: adapters on 16- or 32-bit weights; `full`: all weights."""
+    """`qlora`: adapters on 4-bit (NF4) weights; `lora`: adapters on 16- or 32-bit weights; `dora`: such adapters and a
+    trained magnitude for each output, which only a merged export serves; `full`: all weights."""
     lora_r: int = Field(default=16, ge=1)
     """Rank of the adapter's matrices."""
     lora_alpha: int = Field(default=32, ge=1)
@@ -64,13 +66,6 @@ class Config(Model):
     extra: dict[str, Any] = {}
     """Anything else that TRL's SFTConfig takes, checked by it before the model is loaded."""
 
-    @field_validator("adapter")
-    @classmethod
-    def _available(cls, value: str) -> str:
-        if value == "dora":
-            raise ValueError("adapter 'dora' is not available yet; use qlora, lora or full")
-        return value
-
     @field_validator("lora_target_modules")
     @classmethod
     def _readable(cls, value: list[str] | str) -> list[str] | str:
@@ -80,6 +75,13 @@ class Config(Model):
             except re.error as error:
                 raise ValueError(f"{value!r} is not a regular expression: {error}") from error
         return value
+
+
+def adapter_of(config: Config) -> Adapter | None:
+    """The adapter that the stage leaves, as engines see it; None after full fine-tuning."""
+    if config.adapter == "full":
+        return None
+    return Adapter(rank=config.lora_r, alpha=config.lora_alpha, use_dora=config.adapter == "dora")
 
 
 def estimate(config: Config) -> Resources:
@@ -98,6 +100,7 @@ def run(config: Config, context: Context) -> Outputs:
             "config": config.model_dump(),
             "base_model": base_model,
             "train": context.inputs["data"].artifacts["train"],
+            "rows": context.inputs["data"].artifacts["train_rows"],
             "directory": str(context.directory),
         },
     )

@@ -72,7 +72,15 @@ def load_plain(folder: Path, dtype: str) -> Any:
 
 def end_ids(tokenizer: Any, training: Training) -> list[int]:
     """Tokens at which an answer ends; the tokenizer's own first."""
-    return list(dict.fromkeys([tokenizer.eos_token_id, *training.end_of_turn_ids]))
+    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return list(dict.fromkeys([*own, *training.end_of_turn_ids]))
+
+
+def positions(config: Any) -> int | None:
+    """Tokens that the model can tell apart by place, prompt and answer together; None where its config has no limit."""
+    text = config.get_text_config()
+    found = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    return None if found is None else int(found)
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[dict[str, Any]]) -> list[int]:
@@ -98,6 +106,7 @@ def generate(
     Nothing of the model's own generation_config.json applies (it may name penalties or a sampling temperature).
     Prompts of similar length share a batch; `on_batch` is told how many are done.
     """
+    own = model.generation_config
     model.generation_config = GenerationConfig(
         do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=list(ends), pad_token_id=pad
     )
@@ -109,6 +118,7 @@ def generate(
         written = model.generate(input_ids=ids, attention_mask=mask)[:, width:].tolist()
         answers |= {index: until(row, ends) for index, row in zip(group, written, strict=True)}
         on_batch(len(answers))
+    model.generation_config = own
     return [answers[index] for index in range(len(prompts))]
 
 

@@ -2,7 +2,8 @@
 
 A QLoRA adapter is merged into the dequantized 4-bit base that it was trained against (0.009 relative logit error
 against 0.19 for the 16-bit base, measured), a LoRA adapter into its own base, never back into 4-bit weights. A full
-model is copied. The folder gets all that a server needs to chat as trained: tokenizer, chat template, end tokens.
+model is copied. The folder gets all that a server needs to chat as trained: tokenizer, chat template, end tokens, and
+the token contract, to which these are held.
 
 Request: tuned (adapter or model folder), out (folder, written in one step).
 """
@@ -15,8 +16,9 @@ from typing import Any
 from peft import PeftModel
 from transformers import GenerationConfig
 
+from orchestrator import token_contract
 from orchestrator.errors import InputError
-from orchestrator.workers import loading
+from orchestrator.workers import contract, loading
 from orchestrator.workers.protocol import emit, main
 
 
@@ -32,6 +34,8 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     model.config.eos_token_id = model.generation_config.eos_token_id
     model.save_pretrained(partial)
     save_tokenizer(tokenizer, partial, [tuned, Path(training.base_model)])
+    if kept := token_contract.read(tuned):  # adapters of older versions have none
+        contract.hold(partial, kept)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
     return {"merged": str(out), "method": training.method, "dtype": str(model.dtype).removeprefix("torch.")}

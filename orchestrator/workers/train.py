@@ -1,8 +1,9 @@
 """Fine-tunes one model on one node: TRL's SFTTrainer, PEFT and bitsandbytes; the same code on CPU, CUDA and ROCm.
 
-Request: config (the recipe's `train` section), base_model, train (parquet: input_ids, assistant_masks), directory.
-Writes `adapter` (or `model` for full fine-tuning) into the directory, with the tokenizer and `training.json`, which
-says how the base was loaded. Checkpoints lie in `checkpoints`; one counts only once its `complete` mark is written.
+Request: config (the recipe's `train` section), base_model, train (parquet: input_ids, assistant_masks), rows (jsonl:
+the same rows as chats), directory. Writes `adapter` (or `model` for full fine-tuning) into the directory, with the
+tokenizer, the token contract and `training.json`, which says how the base was loaded. Checkpoints lie in `checkpoints`;
+one counts only once its `complete` mark is written.
 SIGTERM saves a checkpoint and exits with 143; the same request later goes on from it.
 """
 
@@ -29,8 +30,11 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
+from orchestrator import jsonlines, token_contract
 from orchestrator.errors import InputError, disk_full, is_disk_full
 from orchestrator.stages.train import nothing_to_train
+from orchestrator.token_contract import TokenContract
+from orchestrator.workers import contract, loading
 from orchestrator.workers.protocol import emit, main
 
 COMPLETE = "complete"
@@ -104,13 +108,18 @@ def train(request: dict[str, Any], stop: "Stop") -> dict[str, Any]:
         "end_of_turn_ids": sorted(end_of_turn),
         "versions": {name: version(name) for name in LIBRARIES},
     }
+    kept = contract_of(trainer, tokenizer, about, jsonlines.read(Path(request["rows"])))
     name = "model" if config["adapter"] == "full" else "adapter"
-    save(trainer, tokenizer, request["base_model"], about, directory / name)
+    save(trainer, tokenizer, about, kept, directory / name)
     shutil.rmtree(directory / "cache", ignore_errors=True)
     return {
         "artifacts": {name: str(directory / name)},
         "metrics": metrics(trainer, time.monotonic() - started),
-        "report": {"loss_curve": loss_curve(trainer.state.log_history), "training": about},
+        "report": {
+            "loss_curve": loss_curve(trainer.state.log_history),
+            "training": about,
+            "token_contract": kept.summary(),
+        },
     }
 
 
@@ -190,6 +199,7 @@ def adapter_config(config: dict[str, Any], model: torch.nn.Module) -> LoraConfig
         lora_alpha=config["lora_alpha"],
         lora_dropout=config["lora_dropout"],
         target_modules=config["lora_target_modules"],
+        use_dora=config["adapter"] == "dora",
         task_type="CAUSAL_LM",
     )
     if config["lora_target_modules"] != "all-linear":
@@ -340,14 +350,32 @@ def means_disk_full(error: BaseException) -> bool:
     return any(sign in str(error) for sign in signs)
 
 
-def save(trainer: SFTTrainer, tokenizer: Any, base: str, about: dict[str, Any], target: Path) -> None:
+def contract_of(
+    trainer: SFTTrainer, tokenizer: Any, about: dict[str, Any], rows: list[dict[str, Any]]
+) -> TokenContract:
+    """The token contract of what was trained; an event says so where no short answer ends by itself."""
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    ends = loading.end_ids(tokenizer, loading.Training.model_validate(about))
+    found = contract.of_model(model, tokenizer, rows, ends, model.generation_config)
+    if found.golden and not found.golden.ended:
+        emit(
+            "log",
+            message="warning: the trained model does not end its answers: to none of the"
+            f" {contract.CANDIDATES} shortest training prompts did its answer end by itself; train longer, and gate"
+            " parity.reference.stops",
+        )
+    return found
+
+
+def save(trainer: SFTTrainer, tokenizer: Any, about: dict[str, Any], kept: TokenContract, target: Path) -> None:
     """Write the adapter (or model) folder in one step: tokenizer, chat template and stop tokens go with it."""
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     trainer.save_model(str(partial))
     tokenizer.save_pretrained(partial)
     trainer.accelerator.unwrap_model(trainer.model).generation_config.save_pretrained(partial)
-    vocabulary = Path(base) / "tokenizer.model"
+    token_contract.write(kept, partial)
+    vocabulary = Path(about["base_model"]) / "tokenizer.model"
     if vocabulary.is_file():  # llama.cpp's converter reads it; `save_pretrained` does not write it
         shutil.copy(vocabulary, partial)
     (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads

@@ -6,8 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator import engines, plugins
+from orchestrator.catalog.catalog import load
 from orchestrator.config import Model, help_texts
-from orchestrator.engines.base import Engine
+from orchestrator.engines.base import Engine, Launch
+from orchestrator.environments.environment import Installed
 from orchestrator.errors import InputError
 from orchestrator.loadgen.scrape import EngineMetrics
 
@@ -31,9 +33,11 @@ def test_its_options_are_a_model_with_defaults_and_help(engine):
         engine.Options(no_such_option=1)
 
 
-def test_it_supports_what_it_says_it_makes(engine):
+def test_what_it_makes_is_served_somewhere_and_every_refusal_has_a_reason(engine):
     assert engine.QUANTIZATIONS
-    assert all(engine.supports(name, None).ok for name in engine.QUANTIZATIONS)
+    answers = {name: [engine.supports(name, gpu) for gpu in (None, *load().gpus)] for name in engine.QUANTIZATIONS}
+    assert [name for name, found in answers.items() if not any(support.ok for support in found)] == []
+    assert all(support.ok or support.reason for found in answers.values() for support in found)
 
 
 def test_an_unknown_quantization_is_refused_with_the_known_ones(engine):
@@ -42,20 +46,36 @@ def test_an_unknown_quantization_is_refused_with_the_known_ones(engine):
     assert engine.QUANTIZATIONS[0] in support.reason
 
 
-def test_its_command_names_model_host_port_and_alias(engine):
-    command = engine.command(Path("/m/file"), engine.Options(), host="127.0.0.1", port=4321, alias="legal@3")
-    assert {"/m/file", "127.0.0.1", "4321", "legal@3"} <= set(command)
+def launch(folder: Path) -> Launch:
+    return Launch(folder, "legal@3", "127.0.0.1", 4321, folder / "run", Installed(name="x", version="1", where="path"))
+
+
+def test_its_command_names_model_host_and_port(engine, tmp_path):
+    command = engine.command(launch(tmp_path), engine.Options())
+    assert any(part.startswith(str(tmp_path)) for part in command)
+    assert {"127.0.0.1", "4321"} <= set(command)
     assert all(isinstance(part, str) for part in command)
+
+
+def test_its_files_are_texts_and_its_name_for_the_model_is_known(engine, tmp_path):
+    assert all(isinstance(text, str) for text in engine.files(launch(tmp_path), engine.Options()).values())
+    assert engine.served_name(launch(tmp_path))
+
+
+def test_it_takes_the_canonical_fields_of_a_request(engine):
+    assert {"temperature", "top_p", "max_tokens", "stop", "stream", "stream_options"} <= engine.REQUEST_FIELDS
+
+
+def test_it_says_nothing_about_a_log_that_it_does_not_know(engine):
+    assert engine.diagnose("loading weights\nserving") is None
 
 
 def test_options_for_a_context_are_options(engine):
     assert isinstance(engine.options_for(1000), engine.Options)
-    assert all(isinstance(value, str) for value in engine.environment(engine.options_for(10)).values())
 
 
-def test_it_names_its_files_after_the_target_and_its_version_in_one_line(engine):
-    assert engine.exported_name("gguf").startswith("gguf")
-    assert "\n" not in engine.version()
+def test_its_variables_are_texts(engine, tmp_path):
+    assert all(isinstance(value, str) for value in engine.environment(launch(tmp_path), engine.Options()).values())
 
 
 def test_metrics_that_are_not_there_are_unknown(engine):

@@ -1,36 +1,41 @@
 """llama.cpp: its command line without a server, and the wheel's real server on a tiny model."""
 
-import http.client
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from orchestrator import processes
 from orchestrator.engines import _llama_cpp_source as source
-from orchestrator.engines import client, llama_cpp
+from orchestrator.engines import client, llama_cpp, running
+from orchestrator.engines.base import Launch, Source, Tools
+from orchestrator.engines.client import Sampling
+from orchestrator.engines.running import Running
+from orchestrator.environments.environment import OWN
+from orchestrator.environments.site import Site
 from orchestrator.errors import EngineError, InputError
 
+LAUNCH = Launch(Path("m"), "tiny@1", "127.0.0.1", 1, Path("."), OWN)
 CHAT = [{"role": "user", "content": "Name it: free of charge"}]
 
 
 def test_a_server_on_path_is_preferred_and_gets_the_same_options(tmp_path, monkeypatch):
-    of_wheel = llama_cpp.command(Path("m.gguf"), llama_cpp.Options(), host="h", port=1, alias="a")
+    of_wheel = llama_cpp.command(LAUNCH, llama_cpp.Options())
     program = tmp_path / "llama-server"
     program.write_text("#!/bin/sh\necho 'version: 7 (abc)' >&2\necho built >&2\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    of_path = llama_cpp.command(Path("m.gguf"), llama_cpp.Options(), host="h", port=1, alias="a")
+    of_path = llama_cpp.command(LAUNCH, llama_cpp.Options())
     assert of_path[0] == str(program)
     assert of_path[1:] == of_wheel[3:]
-    assert llama_cpp.version() == "llama-server version: 7 (abc)"
 
 
 def test_options_reach_the_command_line_under_the_engines_names():
     options = llama_cpp.Options(n_ctx=4096, parallel=2, threads=3, cache_type_k="q8_0", n_gpu_layers=10)
-    command = " ".join(llama_cpp.command(Path("m"), options, host="h", port=1, alias="a"))
+    command = " ".join(llama_cpp.command(LAUNCH, options))
     for part in (
         "--ctx-size 4096",
         "--parallel 2",
@@ -44,9 +49,9 @@ def test_options_reach_the_command_line_under_the_engines_names():
 
 def test_waiting_threads_leave_the_cores_to_others_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert llama_cpp.environment(llama_cpp.Options()) == {"OMP_WAIT_POLICY": "passive"}
+    assert llama_cpp.environment(LAUNCH, llama_cpp.Options()) == {"OMP_WAIT_POLICY": "passive"}
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert llama_cpp.environment(llama_cpp.Options()) == {"OMP_WAIT_POLICY": "active"}
+    assert llama_cpp.environment(LAUNCH, llama_cpp.Options()) == {"OMP_WAIT_POLICY": "active"}
 
 
 @pytest.mark.parametrize(
@@ -104,75 +109,63 @@ def test_metrics_of_the_server_are_read():
     assert found.kv_cache_usage is None
 
 
+OPTIONS = llama_cpp.Options(n_ctx=512, parallel=2, threads=1)
+
+
+def tools(folder: Path) -> Tools:
+    """What an export of these tests may use: no worker."""
+    return Tools(Site(source.home()), folder / "log", worker=None, say=print)
+
+
 @pytest.fixture(scope="module")
 def gguf(tmp_path_factory) -> Path:
     pytest.importorskip("torch")
     from tests import tiny_model
 
     folder = tmp_path_factory.mktemp("engine")
-    base = tiny_model.build_base(folder / "base")
-    made = folder / "base.gguf"
-    llama_cpp.export(base, "F16", made, home=source.home(), log=folder / "log")
-    return made
+    base, out = tiny_model.build_base(folder / "base"), folder / "export"
+    out.mkdir()
+    llama_cpp.export(Source(merged=base), "F16", out, tools(folder))
+    return out
 
 
-def start(model: Path, tmp_path: Path, port: int, options: llama_cpp.Options | None = None) -> processes.GuardedProcess:
-    options = options or llama_cpp.Options(n_ctx=512, parallel=2, threads=1)
-    command = llama_cpp.command(model, options, host="127.0.0.1", port=port, alias="tiny@1")
-    return processes.start(command, log=tmp_path / "engine.log")
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def serving(model: Path, folder: Path) -> Iterator[Running]:
+    with running.engine(
+        "llama_cpp", model, OPTIONS, alias="tiny@1", directory=folder, site=Site(source.home())
+    ) as served:
+        yield served
 
 
 @pytest.mark.slow
 def test_a_server_is_ready_once_it_generated_and_then_tells_what_it_does(gguf, tmp_path):
-    port = free_port()
-    url, process = f"http://127.0.0.1:{port}/v1", start(gguf, tmp_path, port)
-    try:
-        assert client.wait_until_ready(url, "tiny@1", process) > 0
-        answer = client.chat(url, "tiny@1", CHAT, max_tokens=3)
+    with serving(gguf, tmp_path) as served:
+        answer = served.chat(CHAT, Sampling(max_tokens=3))
         assert (answer.finish_reason, answer.completion_tokens) == ("length", 3)
-        ids = llama_cpp.prompt_tokens(url, CHAT)
+        ids = llama_cpp.prompt_tokens(served.launch, CHAT)
         assert len(ids) == answer.prompt_tokens
-        likeliest = llama_cpp.next_token_logprobs(url, ids, 5)
+        likeliest = llama_cpp.next_token_logprobs(served.launch, ids, 5)
         assert len(likeliest) == 5
         assert all(logprob <= 0 for logprob in likeliest.values())
-        assert "<|im_start|>" in llama_cpp.chat_template(url)
-        connection = http.client.HTTPConnection("127.0.0.1", port)
-        connection.request("GET", "/metrics")
-        assert llama_cpp.parse_metrics(connection.getresponse().read().decode()).generated_tokens_total >= 5
-    finally:
-        assert process.stop() == 143, "SIGTERM ended it, not the SIGKILL after the grace period"
+        assert "<|im_start|>" in llama_cpp.chat_template(served.launch)
+        metrics = client.get_or_post(f"{client.root(served.url)}/metrics")
+        assert llama_cpp.parse_metrics(metrics).generated_tokens_total >= 5
+        assert served.process.stop() == 143, "SIGTERM ended it, not the SIGKILL after the grace period"
 
 
 @pytest.mark.slow
 def test_every_token_has_probabilities_even_where_the_likeliest_is_half_a_character(gguf, tmp_path):
-    port = free_port()
-    url, process = f"http://127.0.0.1:{port}/v1", start(gguf, tmp_path, port)
-    try:
-        client.wait_until_ready(url, "tiny@1", process)
-        assert all(len(llama_cpp.next_token_logprobs(url, [4, token], 3)) == 3 for token in range(6, 140))
-    finally:
-        process.stop()
+    with serving(gguf, tmp_path) as served:
+        found = [llama_cpp.next_token_logprobs(served.launch, [4, token], 3) for token in range(6, 140)]
+        assert [len(likeliest) for likeliest in found] == [3] * len(found)
 
 
 @pytest.mark.slow
 def test_a_request_longer_than_a_slot_is_an_error_and_the_server_lives_on(gguf, tmp_path):
-    port = free_port()
-    url, process = f"http://127.0.0.1:{port}/v1", start(gguf, tmp_path, port)
-    try:
-        client.wait_until_ready(url, "tiny@1", process)
+    with serving(gguf, tmp_path) as served:
         with pytest.raises(EngineError, match="exceed_context_size_error"):
-            client.chat(url, "tiny@1", [{"role": "user", "content": "any person " * 300}], max_tokens=1)
-        assert client.chat(url, "tiny@1", CHAT, max_tokens=1).completion_tokens == 1
-    finally:
-        process.stop()
+            served.chat([{"role": "user", "content": "any person " * 300}], Sampling(max_tokens=1))
+        assert served.chat(CHAT, Sampling(max_tokens=1)).completion_tokens == 1
 
 
 @pytest.mark.slow
@@ -180,5 +173,4 @@ def test_a_model_that_cannot_be_converted_says_the_converters_reason(tmp_path):
     pytest.importorskip("torch")
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["NoSuchModel"], "model_type": "none"}))
     with pytest.raises(InputError, match="NoSuchModel"):
-        llama_cpp.export(tmp_path, "F16", tmp_path / "x.gguf", home=source.home(), log=tmp_path / "log")
-    assert not (tmp_path / "x.gguf").exists()
+        llama_cpp.export(Source(merged=tmp_path), "F16", tmp_path, tools(tmp_path))

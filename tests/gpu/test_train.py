@@ -29,6 +29,7 @@ def test_training_happens_on_the_accelerator_and_lowers_the_loss(adapter: str, t
         "config": config.model_dump(),
         "base_model": str(base),
         "train": str(tokens),
+        "rows": str(tiny_model.write_rows(tmp_path / "rows.jsonl", 12)),
         "directory": str(tmp_path),
     }
     result = run_worker("train", request, tmp_path, lambda kind, /, **data: None)

@@ -112,6 +112,11 @@ gates:
     assert "recipe.yaml:9: gates.1: a gate needs min or max" in message
 
 
+def test_an_unknown_quantization_names_the_nearest(tmp_path: Path) -> None:
+    message = _problems(tmp_path, "export: [{name: gguf, engine: llama_cpp, quantization: q8_0}]\n")
+    assert "recipe.yaml:3: export.0.quantization: llama_cpp has no quantization 'q8_0'; did you mean 'Q8_0'?" in message
+
+
 def test_a_misspelt_engine_option_names_the_nearest(tmp_path: Path) -> None:
     text = """\
 export: [{name: gguf, engine: llama_cpp, quantization: Q8_0}]

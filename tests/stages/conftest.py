@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.controller.execute import run_worker
 from orchestrator.engines import _llama_cpp_source as source
+from orchestrator.environments.site import Site
 from orchestrator.stages.base import Context, Outputs
 
 
@@ -35,7 +36,8 @@ class Bench:
             directory=directory,
             inputs=self.inputs | inputs,
             emit=emit,
-            worker=lambda worker, request: run_worker(worker, request, directory, emit),
+            worker=lambda worker, request, python=None: run_worker(worker, request, directory, emit, python=python),
+            site=Site(source.home()),
         )
 
 

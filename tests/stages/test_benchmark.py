@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from orchestrator.bench.flat import metrics
 from orchestrator.bench.result import Cell, Result, Search, Slo, Spread, Summary, Target
 from orchestrator.clusters.cluster import Cluster
+from orchestrator.environments.site import Site
 from orchestrator.errors import EngineError, InputError
 from orchestrator.planner.plan import Plan
 from orchestrator.stages import benchmark
@@ -39,7 +40,7 @@ class Stage:
     def context(self, inputs: dict[str, Outputs]) -> Context:
         return Context(
             home=self.folder, run="r1", digest="d1", cwd=self.folder, directory=self.folder, inputs=inputs,
-            emit=self._emit, worker=lambda name, request: {},
+            emit=self._emit, worker=lambda name, request: {}, site=Site(self.folder),
         )  # fmt: skip
 
     def run(self, inputs: dict[str, Outputs], **config: Any) -> Outputs:

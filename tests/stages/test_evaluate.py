@@ -55,6 +55,7 @@ def test_a_harness_that_is_not_there_yet_is_refused_by_name():
 
 
 def test_without_held_out_rows_there_is_nothing_to_evaluate_on(tmp_path):
+    from orchestrator.environments.site import Site
     from orchestrator.stages.base import Context
 
     inputs = {"data": Outputs(), "train": Outputs(artifacts={"adapter": "x"})}
@@ -67,6 +68,7 @@ def test_without_held_out_rows_there_is_nothing_to_evaluate_on(tmp_path):
         inputs=inputs,
         emit=lambda *a, **k: None,
         worker=lambda *a: {},
+        site=Site(tmp_path),
     )
     with pytest.raises(InputError, match="no held-out rows"):
         evaluate.run(evaluate.Config(tasks=[{"task": "exact_match"}]), context)

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.engines import llama_cpp
+from orchestrator import token_contract
+from orchestrator.engines import _llama_cpp_source as source
+from orchestrator.engines import llama_cpp, running
+from orchestrator.engines.client import Sampling
+from orchestrator.environments.site import Site
 from orchestrator.errors import InputError
 from orchestrator.stages import export
 
@@ -41,13 +45,24 @@ def test_the_merged_folder_has_all_that_a_server_needs(bench, exported):
 
 
 @pytest.mark.slow
-def test_each_target_is_one_file_of_its_own_type(exported):
+def test_each_target_is_a_folder_with_a_file_of_its_own_type(exported):
     made = {target["name"]: target for target in exported.report["targets"]}
-    assert exported.artifacts["small"].endswith("small.gguf")
     assert made["small"]["bytes"] < made["exact"]["bytes"] / 2
-    assert made["small"]["engine_version"].startswith(("xllamacpp ", "llama-server "))
     for name in ("exact", "small"):
-        llama_cpp.check(Path(exported.artifacts[name]), Path(exported.artifacts["merged"]))
+        llama_cpp.check(Path(exported.artifacts[name]) / llama_cpp.MODEL, Path(exported.artifacts["merged"]))
+
+
+@pytest.mark.slow
+def test_an_export_has_the_contract_of_its_training_and_its_engine_keeps_it(bench, exported, tmp_path):
+    trained = token_contract.read(Path(bench.inputs["train"].artifacts["adapter"]))
+    assert exported.report["token_contract"]["digest"] == trained.digest
+    assert token_contract.read(Path(exported.artifacts["small"])) == trained
+    options, site = llama_cpp.options_for(256), Site(source.home())
+    with running.engine(
+        "llama_cpp", Path(exported.artifacts["small"]), options, alias="tiny", directory=tmp_path, site=site
+    ) as served:
+        golden = trained.golden
+        assert served.chat(golden.messages, Sampling(max_tokens=golden.max_tokens)).text.strip() == golden.text
 
 
 @pytest.mark.slow
@@ -76,7 +91,7 @@ def test_a_gguf_that_would_not_chat_as_trained_is_refused(exported, tmp_path, da
         (merged / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"eos_token": "</s>"}))
         expected = "its end token is '<|im_end|>', not '</s>'"
     with pytest.raises(InputError, match=expected.replace("|", r"\|")):
-        llama_cpp.check(Path(exported.artifacts["exact"]), merged)
+        llama_cpp.check(Path(exported.artifacts["exact"]) / llama_cpp.MODEL, merged)
 
 
 @pytest.mark.slow

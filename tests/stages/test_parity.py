@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from orchestrator.engines.base import Source, Tools
 from orchestrator.stages import parity
 from orchestrator.stages.base import Outputs
 
@@ -52,11 +53,14 @@ def test_an_export_with_another_template_and_no_end_is_noticed(bench, measured, 
     wrong = tmp_path / "wrong"
     shutil.copytree(bench.folder / "base", wrong)
     (wrong / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] + ' ' }}{% endfor %}")
-    made = tmp_path / "wrong.gguf"
-    llama_cpp.export(wrong, "F32", made, home=bench.context("x").home, log=tmp_path / "log")
+    made, context = tmp_path / "export", bench.context("parity-wrong")
+    made.mkdir()
+    llama_cpp.export(
+        Source(merged=wrong), "F32", made, Tools(context.site, tmp_path / "log", context.worker, context.say)
+    )
     target = {"name": "wrong", "engine": "llama_cpp", "quantization": "F32", "path": str(made)}
     reference = json.loads((bench.folder / "parity" / "reference.json").read_text())
-    entries, template = parity._ask(target, reference, CONFIG, bench.context("parity-wrong"))
+    entries, template = parity._ask(target, reference, CONFIG, context)
     metrics = parity._scores("wrong", entries) | parity._engine_scores("wrong", entries)
     assert template != reference["chat_template"]
     assert metrics["wrong.prompt_tokens_identical"] == 0

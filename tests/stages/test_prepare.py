@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from orchestrator.environments.site import Site
 from orchestrator.stages import prepare
 from orchestrator.stages.base import Context
 from orchestrator.stages.prepare import Config, Dataset, Source
@@ -26,6 +27,7 @@ def _context(folder: Path, asked: list[Mapping[str, Any]]) -> Context:
         inputs={},
         emit=lambda kind, /, **data: None,
         worker=worker,
+        site=Site(folder),
     )
 
 

@@ -72,9 +72,14 @@ def test_a_broken_weights_file_is_named(tmp_path):
         train.check_base_model(folder, train.Config(lora_target_modules=["q_proj"]))
 
 
-def test_dora_is_refused_by_name():
-    with pytest.raises(ValidationError, match="adapter 'dora' is not available yet"):
-        train.Config(adapter="dora")
+def test_the_adapter_of_a_configuration_is_what_engines_are_asked_about():
+    plain = train.adapter_of(train.Config(adapter="qlora", lora_r=8, lora_alpha=4))
+    assert plain is not None
+    assert (plain.rank, plain.alpha, plain.use_dora) == (8, 4, False)
+    dora = train.adapter_of(train.Config(adapter="dora"))
+    assert dora is not None
+    assert dora.use_dora
+    assert train.adapter_of(train.Config(adapter="full")) is None
 
 
 def test_target_modules_that_are_no_regular_expression_are_refused():

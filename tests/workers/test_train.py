@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import token_contract
 from orchestrator.errors import InputError
 from tests import tiny_model
 
@@ -56,7 +57,9 @@ def start(base: Path, tokens: Path, directory: Path, **changes: object) -> subpr
     from orchestrator.stages.train import Config
 
     config = Config(**SETTINGS | changes).model_dump()
-    asked = {"config": config, "base_model": str(base), "train": str(tokens), "directory": str(directory)}
+    rows = tiny_model.write_rows(directory / "rows.jsonl", 12)
+    asked = {"config": config, "base_model": str(base), "train": str(tokens), "rows": str(rows)}
+    asked["directory"] = str(directory)
     (directory / "request.json").write_text(json.dumps(asked))
     command = [sys.executable, "-m", "orchestrator.workers.train"]
     command += [str(directory / "request.json"), str(directory / "result.json")]
@@ -101,6 +104,11 @@ def test_after_kill_9_training_goes_on_from_the_newest_complete_checkpoint(base,
     assert record["method"] == "qlora"
     assert record["base_model"] == str(base)
     assert record["quantization"]["bnb_4bit_quant_type"] == "nf4"
+    contract = token_contract.read(adapter)
+    assert result["report"]["token_contract"]["digest"] == contract.digest
+    assert contract.stop_ids == record["end_of_turn_ids"]
+    assert not contract.golden.ended, "six steps teach nobody to stop"
+    assert any("does not end its answers" in event.get("message", "") for event in heard)
 
 
 def test_sigterm_saves_a_checkpoint_and_exits_with_143(base, tokens, tmp_path):

@@ -36,6 +36,8 @@ class Format(Model):
     """A type that the GPU must have for the fastest; else the weights are unpacked to 16 bits for each product."""
     engines: tuple[str, ...] = ()
     """Engines that read it; empty: all but llama.cpp."""
+    group: int = 1
+    """Weights of a row that share a scale, so that they cannot be spread over GPUs."""
 
 
 _HUB = [
@@ -44,14 +46,16 @@ _HUB = [
     Format(name="fp32", bits=32, embedding_bits=32, head_bits=32, compute=("tf32",)),
     Format(name="fp8", bits=8, compute=("fp8", "bf16", "fp16")),
     Format(name="fbgemm_fp8", bits=8, keeps=("attention",), compute=("fp8", "bf16")),
-    Format(name="mxfp8", bits=8.25, compute=("fp8", "bf16")),
+    Format(name="mxfp8", bits=8.25, group=32, compute=("fp8", "bf16")),
     Format(name="int8", bits=8, compute=("int8", "bf16", "fp16")),
     Format(name="w8a16", bits=8.125, compute=("bf16", "fp16")),
-    Format(name="w4a16", bits=4.156, compute=("bf16", "fp16")),  # groups of 128: an fp16 scale, half of them a zero
-    Format(name="w4a8", bits=4.125, compute=("fp8", "bf16")),
-    Format(name="nvfp4", bits=4.5, compute=("fp4", "bf16", "fp16")),  # an fp8 scale for 16 weights
-    Format(name="nvfp4a16", bits=4.5, compute=("bf16", "fp16")),
-    Format(name="mxfp4", bits=4.25, unit="fp4", compute=("fp8", "bf16", "fp16")),  # 32 share an exponent
+    Format(
+        name="w4a16", bits=4.156, group=128, compute=("bf16", "fp16")
+    ),  # groups of 128: an fp16 scale, half of them a zero
+    Format(name="w4a8", bits=4.125, group=128, compute=("fp8", "bf16")),
+    Format(name="nvfp4", bits=4.5, group=16, compute=("fp4", "bf16", "fp16")),  # an fp8 scale for 16 weights
+    Format(name="nvfp4a16", bits=4.5, group=16, compute=("bf16", "fp16")),
+    Format(name="mxfp4", bits=4.25, group=32, unit="fp4", compute=("fp8", "bf16", "fp16")),  # 32 share an exponent
     Format(name="nf4", bits=4.127, compute=("bf16", "fp16")),  # doubly quantized constants
 ]
 _ALIASES = {

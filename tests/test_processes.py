@@ -1,0 +1,29 @@
+"""Guarded processes: how they are stopped."""
+
+import sys
+import time
+
+from orchestrator import processes
+
+_LEADER = """
+import signal, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "input(); print('drained')"], stdin=subprocess.PIPE)
+
+def drain(*_):
+    child.communicate(b"\\n")
+    sys.exit(child.returncode)
+
+signal.signal(signal.SIGTERM, drain)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def test_a_command_that_is_stopped_still_has_its_children_to_finish_with(tmp_path):
+    log = tmp_path / "log"
+    process = processes.start([sys.executable, "-c", _LEADER], log=log)
+    while "ready" not in process.last_lines():
+        assert process.poll() is None, process.last_lines()
+        time.sleep(0.01)
+    assert process.stop() == 0
+    assert process.last_lines().splitlines() == ["ready", "drained"]
