@@ -75,7 +75,8 @@ def of_target(name: str, metrics: dict[str, float], wanted: tuple[str, ...]) -> 
 
 def table(result: dict[str, Any]) -> str:
     """Markdown, one line a target."""
-    lines = ["| target | engine, format | size | mean KL | same answers | TTFT p95 | tokens/s |", "|---|---|---|---|---|---|---|"]
+    heads = ("target", "engine, format", "size", "mean KL", "same answers", "TTFT p95", "tokens/s")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for made in result["targets"]:
         parity, speed = made["parity"], made["benchmark"]
         lines.append(
