@@ -70,12 +70,13 @@ def _targets(recipe: Recipe) -> Found:
         if target.name in names[:index]:
             found.append((("export", index, "name"), f"two exports are named {target.name!r}"))
         try:
-            known = plugins.load(engines, target.engine).QUANTIZATIONS
+            engine = plugins.load(engines, target.engine)
         except InputError as error:
             found.append((("export", index, "engine"), error.message))
             continue
-        if target.quantization not in known:
-            found.append((("export", index, "quantization"), _unknown_quantization(target, list(known))))
+        word = target.quantization
+        if word not in engine.QUANTIZATIONS and word.upper() not in getattr(engine, "ALIASES", {}):
+            found.append((("export", index, "quantization"), _unknown_quantization(target, [*engine.QUANTIZATIONS])))
     return found
 
 
