@@ -71,8 +71,24 @@ _CAUSES = (
         "its port is in use: choose another one, or end what listens there",
     ),
     (
-        r"Model architectures \[?(.+?)\]? (?:are not supported|failed to be inspected)",
+        r"model type `(\S+)` but Transformers does not recognize",
+        "this vLLM does not know models of type {1}: use another engine, or a newer vLLM",
+    ),
+    (
+        r"Model architectures \['(\S+)'\] are not supported",
         "this vLLM does not serve the architecture {1}: use another engine",
+    ),
+    (
+        r"Couldn't instantiate the backend tokenizer|Can't load tokenizer for",
+        "the model's folder has no tokenizer: export it again",
+    ),
+    (
+        r"Invalid repository ID or local directory specified: '(\S+)'",
+        "{0}: there is no model in that folder; export it again",
+    ),
+    (
+        r"SafetensorError: (.+)",
+        "a file of its weights is cut or damaged ({1}): export the model again",
     ),
     (
         r"Failed to find a kernel that can implement the (\S+) linear layer",
