@@ -130,7 +130,6 @@ class Engine(Protocol):
     """`serve.engine_args` of a recipe: a Model whose fields carry the engine's own names."""
 
     # optional:
-    # ALIASES, words that mean one of its QUANTIZATIONS whatever their case, in capitals: {"W8A8": "INT8"}
     # WORKERS, names of the workers that its `export` runs: their code is part of an export's digest
     # planned(options) -> dict, what planning needs of the options by the names of `planner.serving.Serving`; without
     # it, the options that have the same names there

@@ -22,7 +22,6 @@ from orchestrator.loadgen import scrape
 ENVIRONMENTS = (VLLM, LLM_COMPRESSOR)
 LIBRARIES = ("torch", "safetensors")
 QUANTIZATIONS = _vllm_formats.QUANTIZATIONS
-ALIASES = _vllm_formats.ALIASES
 WORKERS = ("cast", "quantize_llm_compressor", "calibration")
 REQUEST_FIELDS = frozenset(
     {"temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed"}

@@ -189,7 +189,7 @@ def test_formats_are_known_by_the_words_that_people_use(word, name):
 
 
 def test_the_planner_knows_the_bits_of_every_word():
-    words = [word for word, name in vllm.ALIASES.items() if name != LORA]
+    words = [word for word, name in _vllm_formats.ALIASES.items() if name != LORA]
     assert {weight_format(word).bits for word in words} == {4.156, 4.5, 8, 16, 32}
 
 
