@@ -262,7 +262,7 @@ def _serving(engine: str, quantization: str, given: dict[str, Any], train: Train
 
 
 def _others(engine: str, quantization: str) -> list[str]:
-    """Its other formats, each once, whose bits the planner knows; none of 32 bits, and none for an adapter."""
+    """Its other formats, each once, as far as the planner knows their bits; none of 32 bits, none for an adapter."""
     found: dict[str, str] = {}
     for name in plugins.load(engines, engine).QUANTIZATIONS if quantization != LORA else ():
         with contextlib.suppress(InputError):

@@ -114,7 +114,16 @@ gates:
 
 def test_an_unknown_quantization_names_the_nearest(tmp_path: Path) -> None:
     message = _problems(tmp_path, "export: [{name: gguf, engine: llama_cpp, quantization: q8_0}]\n")
-    assert "recipe.yaml:3: export.0.quantization: llama_cpp has no quantization 'q8_0'; did you mean 'Q8_0'?" in message
+    assert "recipe.yaml:3: export.0.quantization: unknown quantization 'q8_0'; did you mean 'Q8_0'?" in message
+    message = _problems(tmp_path, "export: [{name: hf, engine: transformers, quantization: Q8_0}]\n")
+    assert "transformers does not serve quantization 'Q8_0'" in message
+    assert "; it is one of llama_cpp" in message
+
+
+def test_a_quantization_may_be_written_as_its_engine_knows_it(tmp_path: Path) -> None:
+    text = "datasets: [{path: a.jsonl}]\ntrain: {}\nexport: [{name: int8, engine: vllm, quantization: w8a8}]\n"
+    loaded = _load(tmp_path, text)
+    assert loaded.recipe.export[0].quantization == "w8a8"
 
 
 def test_a_misspelt_engine_option_names_the_nearest(tmp_path: Path) -> None:
