@@ -3,14 +3,17 @@
 (The load generator's client processes end with their stdin by themselves: `loadgen/drive.py`.)
 """
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from orchestrator.guard import CLEANUP_TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -63,19 +66,22 @@ def start(
     grace_s: float = 10,
     events: bool = False,
     directory: Path | None = None,
+    cleanup: Sequence[str] = (),
 ) -> GuardedProcess:
     """Start a command; its output is appended to `log` (with `events`, only stderr, and stdout is read by `lines`).
 
     A program that does not exist ends at once, with the reason in the log. Variables of `environment` come on top of
-    the inherited ones; None takes one away.
+    the inherited ones; None takes one away. `cleanup` is a command that runs before it and after its end, whatever
+    ended it: for what does not die with a process group, such as a container.
     """
     changed = environment or {}
     # taken away by `env`, for the command alone: the guard may be found by PYTHONPATH itself
     away = [part for name, value in changed.items() if value is None for part in ("-u", name)]
+    guard_line = [sys.executable, "-m", "orchestrator.guard", str(grace_s), json.dumps(list(cleanup))]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         guard = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.guard", str(grace_s), *(["env", *away] if away else []), *command],
+            [*guard_line, *(["env", *away] if away else []), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if events else output,
             stderr=output,
@@ -83,7 +89,7 @@ def start(
             cwd=directory,
             start_new_session=True,
         )
-    return GuardedProcess(guard, grace_s, log)
+    return GuardedProcess(guard, grace_s + (CLEANUP_TIMEOUT_S if cleanup else 0), log)
 
 
 def died_of(code: int) -> str:

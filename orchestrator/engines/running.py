@@ -7,8 +7,10 @@ Ready means that it answered the golden conversation as the token contract says:
 an engine that loads, and a 200 from /health proves neither that its kernels run nor that it is the right model.
 """
 
+import dataclasses
 import http.client
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,8 @@ from orchestrator import engines, plugins, processes, token_contract
 from orchestrator.engines import client
 from orchestrator.engines.base import Launch
 from orchestrator.engines.client import Answer, Sampling
+from orchestrator.environments import devices
+from orchestrator.environments.environment import Kind
 from orchestrator.environments.site import Site
 from orchestrator.errors import EngineError
 from orchestrator.processes import GuardedProcess
@@ -119,16 +123,28 @@ def start(
         installed=installed,
         options=options,
     )
+    variables = _variables(launch, module, site.kind)
+    inside = installed.serving(alias, directory, reads=[model], variables=variables)
+    launch = dataclasses.replace(launch, installed=inside)
     directory.mkdir(parents=True, exist_ok=True)
     for file, text in module.files(launch, options).items():
         (directory / file).write_text(text)
     process = processes.start(
         module.command(launch, options),
         log=directory / f"{alias}.log",
-        environment=module.environment(launch, options),
+        environment=variables,
         grace_s=module.STOP_GRACE_S,
+        cleanup=inside.removal,
     )
     return Running(module, launch, process)
+
+
+def _variables(launch: Launch, module: Any, kind: Kind) -> dict[str, str | None]:
+    """What its process gets on top of ours; None is taken away: packages of ours that an environment of its own has."""
+    found = devices.variables(kind, devices.visible(kind, os.environ))
+    own = {"PYTHONPATH": None} if launch.installed.where == "environment" else {}
+    given: dict[str, str] = module.environment(launch, launch.options)
+    return found | own | given
 
 
 def wait_until_ready(found: Running, *, contract: TokenContract | None, timeout_s: float = READY_TIMEOUT_S) -> float:

@@ -119,11 +119,17 @@ class Installed(Model):
             return [*self.prefix, "python3"]
         return [sys.executable] if self.where == "own" else self.program("python")
 
-    def serving(self, name: str, *, reads: Iterable[Path], variables: Iterable[str]) -> Self:
-        """For one server: a container gets its name, sees these folders, and takes over these variables."""
+    def serving(self, alias: str, directory: Path, *, reads: Iterable[Path], variables: Iterable[str]) -> Self:
+        """For one server: a container gets a name, sees what is read, and takes over these variables."""
         if self.container is None:
             return self
-        return self.model_copy(update={"container": self.container.serving(name, reads, variables)})
+        inside = self.container.serving(alias, directory, reads=reads, variables=variables)
+        return self.model_copy(update={"container": inside})
+
+    @property
+    def removal(self) -> tuple[str, ...]:
+        """The command that ends what would outlive its process: a container."""
+        return self.container.removal() if self.container else ()
 
 
 OWN = Installed(name="orch", version="", where="own")
