@@ -4,7 +4,7 @@ import atexit
 import gc
 import sys
 
-from orchestrator.cli import bench, bench_run, catalog, cost, engines, releases, runs, schedule  # noqa: F401  registers
+from orchestrator.cli import bench, bench_run, catalog, cost, engines_matrix, releases, runs, schedule  # noqa: F401  registers
 from orchestrator.cli.app import app
 from orchestrator.errors import OrchError
 

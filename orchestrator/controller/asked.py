@@ -253,7 +253,7 @@ def _serving(engine: str, quantization: str, given: dict[str, Any], train: Train
         options: Model = module.Options(**given)
         planned = module.planned(options) if hasattr(module, "planned") else _same_names(options)
         if quantization != LORA:
-            return Serving(engine=engine, quantization=_word(quantization), **planned)
+            return Serving(engine=engine, quantization=quantization, **planned)
         adapter = adapter_of(train) if train else None
         held = {"lora_slots": 1, "lora_rank": adapter.rank if adapter else 16}
         return Serving(engine=engine, **(held | planned))
@@ -262,20 +262,14 @@ def _serving(engine: str, quantization: str, given: dict[str, Any], train: Train
 
 
 def _others(engine: str, quantization: str) -> list[str]:
-    """Those of its formats whose bits the planner knows; 32 bits are nobody's wish, and an adapter is another thing."""
-    found: list[str] = []
-    if quantization == LORA:
-        return found
-    for name in plugins.load(engines, engine).QUANTIZATIONS:
+    """Its other formats, each once, as far as the planner knows their bits; none of 32 bits, none for an adapter."""
+    found: dict[str, str] = {}
+    for name in plugins.load(engines, engine).QUANTIZATIONS if quantization != LORA else ():
         with contextlib.suppress(InputError):
-            if _word(name) != _word(quantization) and weight_format(_word(name)).bits <= MOST_BITS:
-                found.append(_word(name))
-    return found
-
-
-def _word(quantization: str) -> str:
-    """llama.cpp's F32 is everybody else's fp32."""
-    return {"f32": "fp32"}.get(quantization.lower(), quantization)
+            served = weight_format(name)
+            if served != weight_format(quantization) and served.bits <= MOST_BITS:
+                found.setdefault(served.name, name)
+    return list(found.values())
 
 
 def _same_names(options: Model) -> dict[str, Any]:

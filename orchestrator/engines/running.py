@@ -140,9 +140,9 @@ def start(
 
 
 def _variables(launch: Launch, module: Any, kind: Kind) -> dict[str, str | None]:
-    """What its process gets on top of ours; None is taken away: packages of ours that an environment of its own has."""
+    """What its process gets on top; None is taken away: our packages would hide those of its environment."""
     found = devices.variables(kind, devices.visible(kind, os.environ))
-    own = {"PYTHONPATH": None} if launch.installed.where == "environment" else {}
+    own = {"PYTHONPATH": None} if launch.installed.where in ("environment", "container") else {}
     given: dict[str, str] = module.environment(launch, launch.options)
     return found | own | given
 

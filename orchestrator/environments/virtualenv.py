@@ -78,7 +78,10 @@ def pip_install(python: Path, arguments: Sequence[str], *, what: str, log: Path)
 
 
 def needed(packages: Path, wanted: Iterable[str], left_out: Iterable[str]) -> list[str]:
-    """What the installed distributions named in `wanted` ask for, here and with their extras, less `left_out`."""
+    """What the installed distributions named in `wanted` ask for with their extras, less `left_out`.
+
+    Conditions on Python and machine stay in the texts: it is pip that judges them, for the environment's Python.
+    """
     unwanted = {canonicalize_name(name) for name in left_out}
     asked = (need for requirement in map(Requirement, wanted) for need in _needs(packages, requirement))
     return [need for need in dict.fromkeys(asked) if canonicalize_name(Requirement(need).name) not in unwanted]
@@ -86,9 +89,12 @@ def needed(packages: Path, wanted: Iterable[str], left_out: Iterable[str]) -> li
 
 def _needs(packages: Path, wanted: Requirement) -> Iterator[str]:
     for requirement in map(Requirement, _distribution(packages, wanted.name).requires or []):
-        marker, requirement.marker = requirement.marker, None
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in wanted.extras or {""}):
-            yield str(requirement)
+        marker = requirement.marker
+        if marker and "extra" in str(marker):
+            if not any(marker.evaluate({"extra": extra}) for extra in wanted.extras or {""}):
+                continue
+            requirement.marker = None
+        yield str(requirement)
 
 
 def installed(packages: Path) -> dict[str, str]:

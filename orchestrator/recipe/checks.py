@@ -6,12 +6,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator import engines, plugins, stages
+from orchestrator.catalog.catalog import load
 from orchestrator.engines.base import LORA
 from orchestrator.errors import InputError
 from orchestrator.planner.plan import Gate
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.recipe.stages import stage_configs
-from orchestrator.stages.export import Target
 from orchestrator.stages.train import adapter_of
 
 Found = list[tuple[tuple[str | int, ...], str]]
@@ -70,21 +70,27 @@ def _targets(recipe: Recipe) -> Found:
         if target.name in names[:index]:
             found.append((("export", index, "name"), f"two exports are named {target.name!r}"))
         try:
-            known = plugins.load(engines, target.engine).QUANTIZATIONS
+            module = plugins.load(engines, target.engine)
         except InputError as error:
             found.append((("export", index, "engine"), error.message))
             continue
-        if target.quantization not in known:
-            found.append((("export", index, "quantization"), _unknown_quantization(target, list(known))))
+        if not _is_served(module, target.quantization):
+            found.append((("export", index, "quantization"), _unknown_quantization(module, target.quantization)))
     return found
 
 
-def _unknown_quantization(target: Target, known: list[str]) -> str:
-    """With the engines that do know it."""
-    word = target.quantization
-    others = [name for name in plugins.names(engines) if word in plugins.load(engines, name).QUANTIZATIONS]
-    elsewhere = f"it is one of {' and '.join(others)}; " if others else ""
-    return f"{target.engine} has no quantization {word!r}; {elsewhere}{plugins.nearest(word, known)}"
+def _is_served(module: Any, quantization: str) -> bool:
+    """Whether the engine knows the word, in whatever spelling it takes: then it is served somewhere."""
+    if quantization in module.QUANTIZATIONS:
+        return True
+    return any(module.supports(quantization, gpu).ok for gpu in (None, *load().gpus))
+
+
+def _unknown_quantization(module: Any, word: str) -> str:
+    """As the engine says it, with the engines that do know it."""
+    others = [name for name in plugins.names(engines) if _is_served(plugins.load(engines, name), word)]
+    elsewhere = f"; it is one of {' and '.join(others)}" if others else ""
+    return f"{module.supports(word, None).reason}{elsewhere}"
 
 
 def _adapters(recipe: Recipe) -> Found:

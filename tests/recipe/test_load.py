@@ -114,7 +114,10 @@ gates:
 
 def test_an_unknown_quantization_names_the_nearest(tmp_path: Path) -> None:
     message = _problems(tmp_path, "export: [{name: gguf, engine: llama_cpp, quantization: q8_0}]\n")
-    assert "recipe.yaml:3: export.0.quantization: llama_cpp has no quantization 'q8_0'; did you mean 'Q8_0'?" in message
+    assert "recipe.yaml:3: export.0.quantization: unknown quantization 'q8_0'; did you mean 'Q8_0'?" in message
+    message = _problems(tmp_path, "export: [{name: hf, engine: transformers, quantization: Q8_0}]\n")
+    assert "transformers does not serve quantization 'Q8_0'" in message
+    assert "; it is one of llama_cpp" in message
 
 
 def test_a_misspelt_engine_option_names_the_nearest(tmp_path: Path) -> None:
