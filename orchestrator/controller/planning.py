@@ -157,7 +157,7 @@ def _stage(name: str, config: Model, before: list[PlannedStage], recipe: Recipe,
         **({"files": _asked_files(recipe, cwd)} if name == "benchmark" else {}),
         "reads": reads,
         "code": _code(module, config),
-        "libraries": {library: _version(library) for library in module.LIBRARIES},
+        "libraries": _libraries(module, config),
     }
     dumped = config.model_dump(mode="json")
     return PlannedStage(name=name, config=dumped, digest=digest_value(identity), resources=wanted)
@@ -193,11 +193,24 @@ def _asked_files(recipe: Recipe, cwd: Path) -> dict[str, str]:
 
 
 def _code(module: ModuleType, config: Model) -> dict[str, str]:
-    """Digests of the files that do the stage's work: its module, its workers, its engines."""
-    workers = [_PACKAGE / "workers" / f"{name}.py" for name in getattr(module, "WORKERS", ())]
-    files = [Path(inspect.getfile(module)), *workers]
-    files += [Path(inspect.getfile(plugins.load(engines, name))) for name in _engines(config)]
+    """Digests of the files that do the stage's work: its module, its engines, and the workers of both."""
+    used = [plugins.load(engines, name) for name in _engines(config)]
+    workers = {name for each in (module, *used) for name in getattr(each, "WORKERS", ())}
+    files = [Path(inspect.getfile(module)), *(_PACKAGE / "workers" / f"{name}.py" for name in workers)]
+    files += [file for engine in used for file in _engine_files(Path(inspect.getfile(engine)))]
     return {os.path.relpath(file, _PACKAGE): digest_path(file)[0] for file in files}
+
+
+def _libraries(module: ModuleType, config: Model) -> dict[str, str | None]:
+    """Versions of what does the stage's work: of the stage and of its engines, and of the engines' environments."""
+    used = [plugins.load(engines, name) for name in _engines(config)]
+    own = {library: _version(library) for each in (module, *used) for library in each.LIBRARIES}
+    return own | {needed.name: needed.version for engine in used for needed in engine.ENVIRONMENTS}
+
+
+def _engine_files(module: Path) -> list[Path]:
+    """An engine's module, and the private ones beside it that are named after it."""
+    return [module, *module.parent.glob(f"_{module.stem}_*.py")]
 
 
 def _engines(config: Model) -> set[str]:

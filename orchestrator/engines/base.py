@@ -48,6 +48,8 @@ class Adapter(Model):
     """Some modules have a scale of their own."""
     rank_pattern: bool = False
     """Some modules have a rank of their own."""
+    variants: tuple[str, ...] = ()
+    """Settings in use by which it is more than A x B on each module, such as lora_bias or layer_replication."""
 
 
 class Work(Protocol):
@@ -128,6 +130,7 @@ class Engine(Protocol):
     """`serve.engine_args` of a recipe: a Model whose fields carry the engine's own names."""
 
     # optional:
+    # WORKERS, names of the workers that its `export` runs: their code is part of an export's digest
     # planned(options) -> dict, what planning needs of the options by the names of `planner.serving.Serving`; without
     # it, the options that have the same names there
 

@@ -5,6 +5,7 @@ from orchestrator.engines.base import LORA, Support
 from orchestrator.environments.environment import Environment, Pip
 
 QUANTIZATIONS = ("bf16", "fp8", LORA)
+LIBRARIES = ()
 ENVIRONMENTS = (
     Environment(
         name="sglang",

@@ -120,6 +120,12 @@ def test_an_unknown_quantization_names_the_nearest(tmp_path: Path) -> None:
     assert "; it is one of llama_cpp" in message
 
 
+def test_a_quantization_may_be_written_as_its_engine_knows_it(tmp_path: Path) -> None:
+    text = "datasets: [{path: a.jsonl}]\ntrain: {}\nexport: [{name: int8, engine: vllm, quantization: w8a8}]\n"
+    loaded = _load(tmp_path, text)
+    assert loaded.recipe.export[0].quantization == "w8a8"
+
+
 def test_a_misspelt_engine_option_names_the_nearest(tmp_path: Path) -> None:
     text = """\
 export: [{name: gguf, engine: llama_cpp, quantization: Q8_0}]
