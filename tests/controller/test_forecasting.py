@@ -66,6 +66,17 @@ def test_the_plan_takes_the_cheapest_accelerator_that_fits_and_that_the_cluster_
     assert order[0] == f"{cheapest.accelerator}:1"
 
 
+def test_modules_that_are_trained_as_a_whole_are_counted(folder: Path) -> None:
+    def trained(*overrides: str) -> float:
+        train = _forecast(_plan(folder, _cluster("H100"), "train.adapter=lora", *overrides)).stage("train")
+        assert train is not None
+        assert isinstance(train.memory, Estimate)
+        return sum(term.amount for term in train.memory.terms if term.name == "adapters")
+
+    ends = 2 * 151936 * 4096  # of Qwen3-8B
+    assert trained("train.lora_modules_to_save=[embed_tokens, lm_head]") == trained() + ends * 4
+
+
 def test_an_accelerator_that_is_too_small_is_passed_over(folder: Path) -> None:
     found = _plan(
         folder, _cluster("L4", "H100"), "train.adapter=lora", "train.sequence_len=8192", "train.micro_batch_size=4"
