@@ -3,6 +3,7 @@
 (The load generator's client processes end with their stdin by themselves: `loadgen/drive.py`.)
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.guard import CLEANUP_TIMEOUT_S
 
@@ -51,6 +53,12 @@ class GuardedProcess:
         except subprocess.TimeoutExpired:
             self._guard.kill()
             return self._guard.wait()
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the command and the processes of its session; 0 where the system has no /proc."""
+        found = list(_stats())
+        sessions = {stat.session for stat in found if stat.parent == self.pid}
+        return sum(stat.cpu_s for stat in found if stat.session in sessions)
 
     def last_lines(self, count: int = 15) -> str:
         """The end of the log, for an error message."""
@@ -103,6 +111,21 @@ def started_at(pid: int) -> str | None:
     """When a process began, in words that only that process has together with its pid; None when there is none."""
     shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True)
     return shown.stdout.strip() or None
+
+
+class _Stat(NamedTuple):
+    parent: int
+    session: int
+    cpu_s: float
+
+
+def _stats() -> Iterator[_Stat]:
+    """Of every process that lives, from /proc/PID/stat; its second field is a name in brackets, spaces and all."""
+    tick = os.sysconf("SC_CLK_TCK")
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+            yield _Stat(int(fields[1]), int(fields[3]), (int(fields[11]) + int(fields[12])) / tick)
 
 
 def free_port() -> int:

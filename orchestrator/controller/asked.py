@@ -39,6 +39,8 @@ MOST_BITS = 16
 """Of a weight."""
 SHARED_BY = "tensor_parallel_size"
 """The option by which engines that cut every layer are told over how many GPUs."""
+EMBEDDINGS = {"embed_tokens", "lm_head", "wte", "embed_in", "embed_out"}
+"""Modules to save that are counted as the embedding and the head together, as they are where the two are one."""
 ASSUMED_INPUT = 512
 """Tokens of a prompt where only a benchmark of the real ones would tell; the load generator's own default."""
 
@@ -102,6 +104,7 @@ def _fine_tune(train: Train, rows: Rows | Unknown) -> FineTune:
         lora_r=train.lora_r,
         lora_dropout=train.lora_dropout,
         target_modules=train.lora_target_modules,
+        train_embeddings=bool(set(train.lora_modules_to_save) & EMBEDDINGS),
         micro_batch_size=train.micro_batch_size,
         sequence_len=train.sequence_len,
         longest_row=known.longest if known else None,

@@ -61,6 +61,7 @@ def execute(home: str, run: str, stage: str) -> dict[str, Any]:
                 store.home,
                 kind_of(plan.accelerator),
                 plan.cluster.images,
+                plan.cluster.versions,
                 say=lambda message: emit("log", message=message),
             ),
         )

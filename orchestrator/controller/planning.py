@@ -57,7 +57,7 @@ def make_plan(
     before = list(itertools.takewhile(lambda name: name not in _BY_ACCELERATOR, configs))
     planned: list[PlannedStage] = []
     for name in before:
-        planned.append(_stage(name, configs[name], planned, recipe, cwd))
+        planned.append(_stage(name, configs[name], planned, recipe, cluster, cwd))
     _note_reuse(planned, store, forced)
     found = known(loaded, planned, cluster, load(store.home, cwd), store, cwd)
     slot = found.placement.slot
@@ -65,7 +65,7 @@ def make_plan(
     configs = stage_configs(recipe, found.left_out)
     for name in list(configs)[len(before) :]:
         config = configs[name].model_copy(update=_placed(configs[name], recipe, cluster, accelerator, count))
-        planned.append(_stage(name, config, planned, recipe, cwd))
+        planned.append(_stage(name, config, planned, recipe, cluster, cwd))
     _note_reuse(planned, store, forced, start=len(before))
     planned = [_with_accelerators(stage, count) for stage in planned]
     predicted = forecasting.forecast(found, planned, accepted) if recipe.base_model else None
@@ -147,7 +147,9 @@ def _check_paths(recipe: Recipe, cwd: Path) -> None:
             prepare.check_exists(dataset, cwd, name)
 
 
-def _stage(name: str, config: Model, before: list[PlannedStage], recipe: Recipe, cwd: Path) -> PlannedStage:
+def _stage(
+    name: str, config: Model, before: list[PlannedStage], recipe: Recipe, cluster: Cluster, cwd: Path
+) -> PlannedStage:
     module = plugins.load(stages, name)
     wanted: Resources = module.estimate(config)
     reads = {stage.name: stage.digest for stage in before if stage.name in NEEDS[name]}
@@ -157,7 +159,7 @@ def _stage(name: str, config: Model, before: list[PlannedStage], recipe: Recipe,
         **({"files": _asked_files(recipe, cwd)} if name == "benchmark" else {}),
         "reads": reads,
         "code": _code(module, config),
-        "libraries": _libraries(module, config),
+        "libraries": _libraries(module, config, cluster),
     }
     dumped = config.model_dump(mode="json")
     return PlannedStage(name=name, config=dumped, digest=digest_value(identity), resources=wanted)
@@ -201,11 +203,14 @@ def _code(module: ModuleType, config: Model) -> dict[str, str]:
     return {os.path.relpath(file, _PACKAGE): digest_path(file)[0] for file in files}
 
 
-def _libraries(module: ModuleType, config: Model) -> dict[str, str | None]:
+def _libraries(module: ModuleType, config: Model, cluster: Cluster) -> dict[str, str | None]:
     """Versions of what does the stage's work: of the stage and of its engines, and of the engines' environments."""
     used = [plugins.load(engines, name) for name in _engines(config)]
     own = {library: _version(library) for each in (module, *used) for library in each.LIBRARIES}
-    return own | {needed.name: needed.version for engine in used for needed in engine.ENVIRONMENTS}
+    needed = [environment for engine in used for environment in engine.ENVIRONMENTS]
+    return own | {
+        one.name: cluster.images.get(one.name) or cluster.versions.get(one.name, one.version) for one in needed
+    }
 
 
 def _engine_files(module: Path) -> list[Path]:

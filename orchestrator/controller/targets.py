@@ -26,7 +26,7 @@ def planned(
 ) -> list[PlannedTarget]:
     """Every target of the recipe, also those that are left out."""
     home = known.store.home
-    site = Site(home, kind_of(accelerator), cluster.images, say=lambda _: None)
+    site = Site(home, kind_of(accelerator), cluster.images, cluster.versions, say=lambda _: None)
     slot, given = known.placement.basis, asked.engine_args(known.recipe)
     digest = next((stage.digest[:16] for stage in stages if stage.name == "export"), "DIGEST")
     folder = home / "stages" / f"export-{digest}"
@@ -51,7 +51,8 @@ def obstacles(known: Known) -> list[tuple[str, str]]:
 
 def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapping[str, Any]) -> PlannedTarget:
     module = plugins.load(engines, export.engine)
-    options, needed = module.Options(**given), next(iter(module.ENVIRONMENTS), None)
+    options, declared = module.Options(**given), next(iter(module.ENVIRONMENTS), None)
+    needed = site.wanted(declared) if declared else None
     installed = _found(needed, site)
     used = installed or (_to_be(needed, site) if needed else OWN)
     launch = Launch(

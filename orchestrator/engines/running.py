@@ -124,7 +124,7 @@ def start(
         options=options,
     )
     variables = _variables(launch, module, site.kind)
-    inside = installed.serving(alias, directory, reads=[model], variables=variables)
+    inside = installed.serving(alias, directory, reads=_read(launch, module), variables=variables)
     launch = dataclasses.replace(launch, installed=inside)
     directory.mkdir(parents=True, exist_ok=True)
     for file, text in module.files(launch, options).items():
@@ -137,6 +137,12 @@ def start(
         cleanup=inside.removal,
     )
     return Running(module, launch, process)
+
+
+def _read(launch: Launch, module: Any) -> list[Path]:
+    """Files and folders that the command names: the model, the base of an adapter."""
+    words = module.command(launch, launch.options)[len(launch.installed.prefix) :]
+    return [Path(word) for word in words if Path(word).is_absolute() and Path(word).exists()]
 
 
 def _variables(launch: Launch, module: Any, kind: Kind) -> dict[str, str | None]:

@@ -26,6 +26,8 @@ class Pip(Model):
     """Installed before, so that the others take these builds."""
     left_out: tuple[str, ...] = ()
     """Distributions that `requirements` ask for and that are not needed."""
+    pythons: tuple[str, ...] = ()
+    """Versions of Python that there are wheels for, such as 3.12, the best first; empty: that of orch will do."""
     known_as: str | None = None
     """The distribution name and version that its code asks for, such as `vllm=={version}+cpu`, where its own differ."""
     size_bytes: int

@@ -35,6 +35,8 @@ class Site:
     """What they compute on."""
     images: Mapping[str, str] = field(default_factory=dict)
     """Container images by environment name, from the cluster file."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Other versions than the pinned ones, by environment name, from the cluster file."""
     say: Callable[[str], None] = print
     """Is told what is installed, which may take minutes."""
 
@@ -49,7 +51,12 @@ class Site:
         found = self.find(environment)
         if found and found.container:
             found.container.pull(self.say, self.home / "engines" / f"{environment.name}.pull.log")
-        return found or self.install(environment)
+        return found or self.install(self.wanted(environment))
+
+    def wanted(self, environment: Environment) -> Environment:
+        """At the version that the cluster file asks for, else as it is."""
+        version = self.versions.get(environment.name)
+        return environment.at(version) if version else environment
 
     def find(self, environment: Environment | None) -> Installed | None:
         """The environment as it is here, without installing anything; None: it is missing.
@@ -58,7 +65,8 @@ class Site:
         """
         if environment is None:
             return OWN
-        return self._image(environment) or self._folder(environment) or on_path.find(environment)
+        wanted = self.wanted(environment)
+        return self._image(wanted) or self._folder(wanted) or on_path.find(wanted)
 
     def folder(self, environment: Environment) -> Folder:
         """Where it lies, or would lie."""

@@ -6,6 +6,7 @@ The lock that is left behind is a requirements file with the digest of everythin
 
 import importlib.util
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import Distribution, distributions
@@ -18,12 +19,12 @@ from packaging.utils import canonicalize_name
 from orchestrator.environments import steps
 from orchestrator.environments.environment import Environment, Pip
 from orchestrator.environments.folder import Folder
-from orchestrator.errors import InfrastructureError
+from orchestrator.errors import InfrastructureError, InputError
 
 
 def make(environment: Environment, pip: Pip, folder: Folder) -> None:
     """Fill the folder, replacing what lies there. Raises InputError for a full disk, else InfrastructureError."""
-    create(folder.path, folder.log)
+    create(folder.path, folder.log, interpreter(environment, pip))
     locked: dict[str, str] = {}
 
     def fill(*arguments: str) -> None:
@@ -45,9 +46,23 @@ def make(environment: Environment, pip: Pip, folder: Folder) -> None:
         _check_imports(environment.check, folder)
 
 
-def create(folder: Path, log: Path) -> None:
+def interpreter(environment: Environment, pip: Pip) -> str:
+    """A Python that there are wheels for: orch's own, else one on PATH. Raises InputError where there is none."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if not pip.pythons or own in pip.pythons:
+        return sys.executable
+    found = next(filter(None, (shutil.which(f"python{version}") for version in pip.pythons)), None)
+    if found is None:
+        raise InputError(
+            f"{environment} is made for Python {' or '.join(pip.pythons)}; orch runs on {own}, and no other is on PATH",
+            next_step=f"put python{pip.pythons[0]} on PATH, or name an image for it in the cluster file",
+        )
+    return found
+
+
+def create(folder: Path, log: Path, python: str = sys.executable) -> None:
     """An empty one, without pip."""
-    steps.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], what=f"making {folder}", log=log)
+    steps.run([python, "-m", "venv", "--clear", "--without-pip", folder], what=f"making {folder}", log=log)
 
 
 def pip_install(python: Path, arguments: Sequence[str], *, what: str, log: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from orchestrator.errors import InputError
 from orchestrator.planner.plan import Gate
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.recipe.stages import stage_configs
-from orchestrator.stages.train import adapter_of
+from orchestrator.stages.train import adapter_of, starts_from_base
 
 Found = list[tuple[tuple[str | int, ...], str]]
 """(where, what) of each problem."""
@@ -20,7 +20,7 @@ Found = list[tuple[tuple[str | int, ...], str]]
 
 def problems(recipe: Recipe) -> Found:
     """What no single field shows: (where, what) of each contradiction between sections."""
-    found = (_missing_sections, _tasks, _targets, _adapters, _serve, _benchmark, _gates)
+    found = (_missing_sections, _train, _tasks, _targets, _adapters, _serve, _benchmark, _gates)
     return [problem for check in found for problem in check(recipe)]
 
 
@@ -52,6 +52,28 @@ def _no_base_model(recipe: Recipe) -> Found:
     if recipe.benchmark is None:
         return [(("base_model",), "is missing; only a recipe that just benchmarks servers has none")]
     return []
+
+
+def _train(recipe: Recipe) -> Found:
+    """Options of an adapter that do not go together, by the key to change."""
+    train = recipe.train
+    if train is None:
+        return []
+    if train.adapter == "full":
+        of_adapters = ("lora_modules_to_save", "peft_use_rslora", "peft_init_lora_weights")
+        changed = [name for name in of_adapters if getattr(train, name) != type(train).model_fields[name].default]
+        return [(("train", name), "means nothing with adapter full, which has no adapter") for name in changed]
+    start = train.peft_init_lora_weights
+    if not starts_from_base(start):
+        return []
+    reasons = {
+        "qlora": "is taken from the base's weights, which adapter qlora has in 4 bits; use adapter lora, or gaussian",
+        "dora": "cannot be saved as a plain adapter together with the magnitudes of adapter dora; use adapter lora",
+    }
+    found = [reasons[train.adapter]] if train.adapter in reasons else []
+    if train.lora_modules_to_save:
+        found.append("cannot be saved as a plain adapter together with lora_modules_to_save; leave one of them out")
+    return [(("train", "peft_init_lora_weights"), f"{start} {reason}") for reason in found]
 
 
 def _tasks(recipe: Recipe) -> Found:

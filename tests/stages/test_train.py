@@ -82,6 +82,33 @@ def test_the_adapter_of_a_configuration_is_what_engines_are_asked_about():
     assert train.adapter_of(train.Config(adapter="full")) is None
 
 
+def test_an_adapter_that_starts_from_the_base_is_planned_as_it_is_saved():
+    found = train.adapter_of(
+        train.Config(adapter="lora", lora_r=8, lora_alpha=8, peft_init_lora_weights="pissa_niter_4")
+    )
+    assert found is not None
+    assert (found.rank, found.alpha, found.init_lora_weights) == (16, 16, True)
+    rslora = train.Config(adapter="lora", lora_alpha=8, peft_init_lora_weights="olora", peft_use_rslora=True)
+    found = train.adapter_of(rslora)
+    assert found is not None
+    assert (found.alpha, found.use_rslora) == (pytest.approx(8 * 2**0.5), True)
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ("loftq", "loftq leaves a base of its own"),
+        ("eva", "needs the activations of the data"),
+        (False, "starts with random answers"),
+        ("pisa", "did you mean 'pissa'"),
+        ("pissa_niter_0", "no way to start is called"),
+    ],
+)
+def test_ways_to_start_that_are_not_offered_say_why(start, said):
+    with pytest.raises(ValidationError, match=said):
+        train.Config(adapter="lora", peft_init_lora_weights=start)
+
+
 def test_target_modules_that_are_no_regular_expression_are_refused():
     with pytest.raises(ValidationError, match="is not a regular expression: missing"):
         train.Config(lora_target_modules="((")
