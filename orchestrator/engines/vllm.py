@@ -70,7 +70,7 @@ class Options(Model):
     enable_prefix_caching: bool = True
     """Keep what prompts begin with; a benchmark with equal prompts measures this cache."""
     max_lora_rank: Rank | None = None
-    """Room for the rank of an adapter; by default as much as this one needs."""
+    """Room for the rank of an adapter; as much as this one needs where that is more."""
 
 
 def command(launch: Launch, options: Options) -> list[str]:
@@ -93,7 +93,7 @@ def command(launch: Launch, options: Options) -> list[str]:
             "served-model-name": _vllm_lora.base_name(launch),
             "generation-config": launch.model,
             "tokenizer": launch.model,
-            "max-lora-rank": options.max_lora_rank or _vllm_lora.room(launch),
+            "max-lora-rank": max(options.max_lora_rank or 1, _vllm_lora.room(launch)),
         }
     arguments = [part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))]
     return [*launch.installed.program("vllm"), "serve", str(served), *arguments, *flags, *_switches(options)]
