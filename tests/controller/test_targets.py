@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.clusters.cluster import Cluster, NodePool
-from orchestrator.controller import preflight
+from orchestrator.controller import measuring, preflight
 from orchestrator.controller.planning import make_plan
 from orchestrator.errors import NotAllowedError
 from orchestrator.planner.plan import Plan
@@ -158,3 +158,9 @@ def test_the_deployed_target_is_planned_under_the_name_of_its_release_and_with_i
     serve = "serve={service: svc, target: fp8, engine_args: {tensor_parallel_size: 2}}"
     fp8 = _plan(folder, serve, kinds=("H100",)).targets[1]
     assert list(fp8.files.values()) == ["name: svc@N\ntensor_parallel_size: 2\n"]
+
+
+def test_a_benchmark_of_nothing_that_can_run_says_why(folder: Path) -> None:
+    plan = _plan(folder, "benchmark.targets=[fp8]")
+    with pytest.raises(NotAllowedError, match=r"nothing that .* measures can run here: fp8: no NVIDIA GPU"):
+        measuring.up_to_benchmark(plan)
