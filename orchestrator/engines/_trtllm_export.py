@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.engines import _adapter, _checkpoint, _transformers_4
-from orchestrator.engines.base import LORA, Source, Tools
+from orchestrator.engines.base import LORA, Adapter, Source, Tools
 from orchestrator.environments.environment import Environment, Pip
 from orchestrator.errors import InputError
 
@@ -55,18 +55,22 @@ def export(source: Source, quantization: str, out: Path, tools: Tools) -> None:
     _transformers_4.rewrite(out)
 
 
-def lora_config(adapter: Path) -> dict[str, Any]:
+def unknown_modules(adapter: Adapter) -> list[str]:
+    """Modules that the adapter changes and that TensorRT-LLM has no name for."""
+    return sorted(set(adapter.target_modules) - MODULES.keys())
+
+
+def lora_config(adapter: Adapter) -> dict[str, Any]:
     """`lora_config` for one adapter. Raises InputError for modules that TensorRT-LLM has no name for."""
-    names = {name.partition(".lora_")[0].rpartition(".")[2] for name in _adapter.tensor_names(adapter)}
-    unknown = sorted(names - MODULES.keys())
-    if unknown:
+    names = adapter.target_modules or tuple(MODULES)
+    if unknown := unknown_modules(adapter):
         raise InputError(
             f"tensorrt_llm applies no adapter to modules {', '.join(unknown)}; it does to {', '.join(MODULES)}",
             next_step="serve the merged model, or train the adapter on these modules alone",
         )
     return {
         "lora_target_modules": [theirs for ours, theirs in MODULES.items() if ours in names],
-        "max_lora_rank": _adapter.read(adapter).rank,
+        "max_lora_rank": adapter.rank,
         "max_loras": 1,
         "max_cpu_loras": 1,
     }
@@ -78,7 +82,7 @@ def _export_adapter(source: Source, out: Path) -> None:
         raise InputError(
             "there is no adapter to serve: the model was trained as a whole", next_step="use quantization BF16"
         )
-    lora_config(source.adapter)
+    lora_config(_adapter.read(source.adapter))
     _checkpoint.copy(source.merged, out, lambda file: not _checkpoint.is_weights(file))
     _checkpoint.copy(source.base, out, lambda file: _checkpoint.is_weights(file) or file.name == "config.json")
     (out / ADAPTER).mkdir()

@@ -60,9 +60,9 @@ def _both(source: Source) -> tuple[Path, Path]:
     return source.adapter, source.base or Path(_adapter.settings(source.adapter)["base_model_name_or_path"])
 
 
-def is_adapter(model: Path) -> bool:
-    """Whether an export is an adapter, and not a whole model."""
-    return (model / _adapter.CONFIG).exists()
+def is_adapter(launch: Launch) -> bool:
+    """Whether the export is, or will be, an adapter and not a whole model."""
+    return launch.adapter is not None or (launch.model / _adapter.CONFIG).exists()
 
 
 def base_name(launch: Launch) -> str:
@@ -70,9 +70,9 @@ def base_name(launch: Launch) -> str:
     return f"{launch.alias}-base"
 
 
-def room(model: Path) -> int:
+def room(launch: Launch) -> int:
     """The smallest of vLLM's ranks that holds the adapter."""
-    rank = _adapter.read(model).rank
+    rank = (launch.adapter or _adapter.read(launch.model)).rank
     return next(size for size in RANKS if size >= rank)
 
 

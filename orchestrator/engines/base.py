@@ -48,6 +48,8 @@ class Adapter(Model):
     """Some modules have a scale of their own."""
     rank_pattern: bool = False
     """Some modules have a rank of their own."""
+    target_modules: tuple[str, ...] = ()
+    """Last parts of the names of modules that it changes; empty: every linear one, or what a pattern will find."""
     variants: tuple[str, ...] = ()
     """Settings in use by which it is more than A x B on each module, such as lora_bias or layer_replication."""
 
@@ -106,6 +108,10 @@ class Launch:
     installed: Installed
     options: Any = None
     """`Options` of the engine, for what `attach` compares."""
+    adapter: Adapter | None = None
+    """Of an export that is only planned: what its adapter will be. One that is made is read from `model`."""
+    base: Path | None = None
+    """And what it will be served on."""
 
     @property
     def url(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.engines import _adapter, _chat_tokens, client
-from orchestrator.engines._trtllm_export import ADAPTER, CALIBRATED, MODEL_OPT, export, lora_config
+from orchestrator.engines._trtllm_export import ADAPTER, CALIBRATED, MODEL_OPT, export, lora_config, unknown_modules
 from orchestrator.engines._trtllm_options import Options, as_yaml, file_name, planned
 from orchestrator.engines.base import LORA, Adapter, Launch, Message, Support
 from orchestrator.environments.environment import Environment, Pip
@@ -102,6 +102,7 @@ def refuses(adapter: Adapter, quantization: str) -> list[str]:
         "it passes over trained biases": adapter.bias != "none",
         "it reads one alpha for all modules": adapter.alpha_pattern,
         f"{adapter.init_lora_weights} has changed the base": _adapter.changes_base(adapter),
+        f"it has no name for modules {', '.join(unknown_modules(adapter))}": unknown_modules(adapter),
     }
     return [f"tensorrt_llm: {reason}; serve the merged model" for reason, true in problems.items() if true]
 
@@ -119,9 +120,10 @@ def command(launch: Launch, options: Options) -> list[str]:
 
 
 def files(launch: Launch, options: Options) -> dict[str, str]:
-    """The YAML file; with `lora_config` once there is an adapter in the model's folder."""
-    adapter = launch.model / ADAPTER
-    more = {"lora_config": lora_config(adapter)} if adapter.is_dir() else {}
+    """The YAML file; with `lora_config` where there is, or will be, an adapter in the model's folder."""
+    made = launch.model / ADAPTER
+    adapter = launch.adapter or (_adapter.read(made) if made.is_dir() else None)
+    more = {"lora_config": lora_config(adapter)} if adapter else {}
     return {file_name(launch.alias): as_yaml(options, **more)}
 
 

@@ -222,7 +222,9 @@ def test_an_adapter_lies_beside_its_base_and_its_names_and_rank_stand_in_the_yam
 
 def test_an_adapter_on_modules_without_a_name_is_refused(tmp_path):
     with pytest.raises(InputError, match="applies no adapter to modules gate; it does to q_proj"):
-        lora_config(write_adapter(tmp_path / "adapter", "self_attn.q_proj", "mlp.gate"))
+        lora_config(_adapter.read(write_adapter(tmp_path / "adapter", "self_attn.q_proj", "mlp.gate")))
+    (refused,) = tensorrt_llm.refuses(Adapter(rank=8, alpha=8, target_modules=("gate", "q_proj")), LORA)
+    assert "no name for modules gate" in refused
 
 
 def test_a_quantization_without_data_to_calibrate_on_is_refused(model, tmp_path):

@@ -260,7 +260,8 @@ def test_planning_reads_the_options_by_its_own_names():
 
 
 def test_room_for_an_adapter_is_the_next_rank_that_vllm_knows(tmp_path):
-    assert [_vllm_lora.room(adapter(tmp_path / str(rank), r=rank)) for rank in (1, 4, 16, 300)] == [1, 8, 16, 320]
+    folders = [adapter(tmp_path / str(rank), r=rank) for rank in (1, 4, 16, 300)]
+    assert [_vllm_lora.room(launch(folder)) for folder in folders] == [1, 8, 16, 320]
 
 
 def test_a_fingerprint_tells_other_weights_of_the_same_shapes(tmp_path):
