@@ -63,6 +63,7 @@ def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapp
         directory=site.home / "logs",
         installed=used,
         options=options,
+        quantization=export.quantization,
     )
     return PlannedTarget(
         name=export.name,

@@ -65,6 +65,17 @@ def is_adapter(model: Path) -> bool:
     return (model / _adapter.CONFIG).exists()
 
 
+def on_base(launch: Launch, least: int | None) -> tuple[str, str] | None:
+    """The base of an adapter and the room for its rank, at `least` so much; None for a whole model.
+
+    Of an adapter that is planned, words stand for both. Raises InputError when the base is gone.
+    """
+    if is_adapter(launch.model):
+        return str(_adapter_base.find(launch.model)), str(max(room(launch.model), least or 1))
+    planned = (launch.quantization or "").lower() == LORA and not launch.model.exists()
+    return ("BASE", str(least or "RANK")) if planned else None
+
+
 def base_name(launch: Launch) -> str:
     """What requests would call the base without the adapter."""
     return f"{launch.alias}-base"

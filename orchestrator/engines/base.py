@@ -106,6 +106,8 @@ class Launch:
     installed: Installed
     options: Any = None
     """`Options` of the engine, for what `attach` compares."""
+    quantization: str | None = None
+    """As in the recipe, of an export that a plan shows before it is made; None: the export itself tells."""
 
     @property
     def url(self) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from orchestrator.config import Model
-from orchestrator.engines import _adapter_base, _vllm_export, _vllm_formats, _vllm_log, _vllm_lora, client
+from orchestrator.engines import _vllm_export, _vllm_formats, _vllm_log, _vllm_lora, client
 from orchestrator.engines._vllm_environments import LLM_COMPRESSOR, VLLM
 from orchestrator.engines.base import Launch, Message
 from orchestrator.errors import EngineError
@@ -85,18 +85,18 @@ def command(launch: Launch, options: Options) -> list[str]:
         "max-logprobs": MAX_LOGPROBS,
         **_engine_arguments(options),
     }
-    served, flags = launch.model, ["--enable-scale-out", "--disable-uvicorn-access-log"]
-    if _vllm_lora.is_adapter(launch.model):
-        served = _adapter_base.find(launch.model)
+    model, flags = str(launch.model), ["--enable-scale-out", "--disable-uvicorn-access-log"]
+    if adapter := _vllm_lora.on_base(launch, options.max_lora_rank):
+        model, room = adapter
         flags.append("--enable-lora")
         given |= {
             "served-model-name": _vllm_lora.base_name(launch),
             "generation-config": launch.model,
             "tokenizer": launch.model,
-            "max-lora-rank": max(options.max_lora_rank or 1, _vllm_lora.room(launch.model)),
+            "max-lora-rank": room,
         }
     arguments = [part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))]
-    return [*launch.installed.program("vllm"), "serve", str(served), *arguments, *flags, *_switches(options)]
+    return [*launch.installed.program("vllm"), "serve", model, *arguments, *flags, *_switches(options)]
 
 
 def _engine_arguments(options: Options) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def environment(launch: Launch, options: Options) -> dict[str, str]:
     }
     if options.kv_cache_memory_bytes is None:
         found["VLLM_CPU_KVCACHE_SPACE"] = _given("VLLM_CPU_KVCACHE_SPACE", str(KV_CACHE_GIB_ON_CPU))
-    if _vllm_lora.is_adapter(launch.model):
+    if _vllm_lora.on_base(launch, None):
         found["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     return found
 

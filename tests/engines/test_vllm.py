@@ -109,6 +109,16 @@ def test_an_adapter_is_served_on_its_base_with_the_tokenizer_and_end_tokens_of_i
     assert "--max-lora-rank 64" in command(out, max_lora_rank=64)
 
 
+def test_a_plan_shows_how_an_adapter_will_be_served_before_there_is_one(tmp_path):
+    planned = Launch(tmp_path / "later", "legal@N", "127.0.0.1", 8000, tmp_path, INSTALLED, quantization="LORA")
+    line = " ".join(vllm.command(planned, vllm.Options()))
+    assert line.startswith("vllm serve BASE --host 127.0.0.1")
+    assert "--max-lora-rank RANK" in line
+    assert f"--tokenizer {tmp_path}/later" in line
+    assert "--max-lora-rank 64" in " ".join(vllm.command(planned, vllm.Options(max_lora_rank=64)))
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in vllm.environment(planned, vllm.Options())
+
+
 def test_a_base_that_is_gone_or_another_one_is_said_before_the_server_starts(tmp_path):
     out = exported(tmp_path)
     base(tmp_path / "base", layers=3)
