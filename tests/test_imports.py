@@ -23,7 +23,7 @@ ROWS = [
         "validation",
         "webhook",
     },
-    {"catalog", "clusters", "gateway", "loadgen", "report", "store"},
+    {"catalog", "clusters", "gateway", "loadgen", "report", "scheduler", "store"},
     {"planner", "engines", "ray", "bench"},
     {"serving"},
     {"stages"},
