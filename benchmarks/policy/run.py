@@ -4,6 +4,7 @@
     python benchmarks/policy/run.py --trace jobs.csv --gpus 512                           another trace, on 8-GPU nodes
     python benchmarks/policy/run.py --table benchmarks/policy/policy.json                 the result as tables
     python benchmarks/policy/run.py --only scale                                          or simulation, packing
+    python benchmarks/policy/run.py --only simulation --sigma 1 --append --out benchmarks/policy/policy.json
 
 DIR holds openb_pod_list_default.csv and openb_node_list_gpu_node.csv of the Alibaba cluster (2023), from
 github.com/hkust-adsl/kubernetes-scheduler-simulator. A job of it lasts from its scheduling to its deletion; those of
@@ -50,6 +51,9 @@ def main() -> None:
         print(tables.render(json.loads(options.table.read_text())))
         return
     result = about() | parts(options)
+    if options.append:
+        known = json.loads(options.out.read_text())
+        result = known | {part: known.get(part, []) + rows for part, rows in result.items() if isinstance(rows, list)}
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(tables.render(result))
@@ -75,7 +79,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", choices=("simulation", "packing", "scale"), help="only this part")
     parser.add_argument("--table", type=Path, help="print an earlier result")
     parser.add_argument("--out", type=Path, help="write the result as JSON")
-    return parser.parse_args()
+    parser.add_argument("--append", action="store_true", help="add to the rows of --out")
+    found = parser.parse_args()
+    if found.append and not (found.out and found.out.exists()):
+        parser.error("--append needs an --out that exists")
+    return found
 
 
 def about() -> dict[str, Any]:

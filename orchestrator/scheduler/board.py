@@ -31,6 +31,7 @@ class Board:
         self.preemptions: dict[int, Preempt] = {}
         self.reservations: dict[int, Reserve] = {}
         self.given_up: dict[int, GiveUp] = {}
+        self._ever: dict[int, bool] = {}
         shapes = np.concatenate([self.queue["shape"], self.running["shape"]])
         _, first, inverse, self.counts = np.unique(shapes, return_index=True, return_inverse=True, return_counts=True)
         count = len(state.queued)
@@ -65,6 +66,19 @@ class Board:
         """What the running runs give back."""
         return Releases(self.whole, self.state.running, self.ends)
 
+    @cached_property
+    def idle(self) -> Cluster:
+        """The cluster if everything that runs had ended."""
+        return self.releases.by(np.inf)
+
+    def ever(self, row: int) -> bool:
+        """Whether a queued run would fit then."""
+        run, shape = self.state.queued[row], int(self.shape[row])
+        if shape not in self._ever:
+            slots = self.idle.slots(run.demand, self.idle.accepts(run.kinds, run.spot))
+            self._ever[shape] = bool(slots.sum() >= run.demand.bundles)
+        return self._ever[shape]
+
     def start(self, row: int) -> bool:
         """Place a queued run on the option that it likes best of those that have room for all of it."""
         run = self.state.queued[row]
@@ -83,9 +97,11 @@ class Board:
     def reserve(self, row: int) -> bool:
         """Keep places for a queued run from the earliest time on at which it fits; False when it never will."""
         run = self.state.queued[row]
+        if not self.usage.may(run) or not self.ever(row):
+            return False
         options = next(preferred(run, self.now, self.rules))
         allowed = self.whole.accepts([option.kind for option in options], run.spot)
-        time = self.releases.earliest(run.demand, allowed) if self.usage.may(run) else np.inf
+        time = self.releases.earliest(run.demand, allowed)
         if np.isinf(time):
             return False
         then = self.releases.by(time)

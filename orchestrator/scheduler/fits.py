@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.scheduler.tables import EPSILON, Bools, Cluster
+from orchestrator.scheduler.tables import EPSILON, Bools, Cluster, Ints
 from orchestrator.scheduler.values import Run
 
 
@@ -20,9 +20,13 @@ class Fits:
         self.cpus = np.array([d.cpus for d in demands])
         self.memory = np.array([d.memory for d in demands])
         self.bundles = np.array([d.bundles for d in demands])
-        self.slots = self._single()
-        for row in np.flatnonzero(self.bundles > 1):
-            self.slots[row] = cluster.slots(demands[row], self.allowed[row])
+        self.slots = np.zeros(self.allowed.shape, np.int64)
+        """[shapes, nodes]"""
+        live, every = np.flatnonzero((cluster.free > 0).any(1)), np.arange(len(cluster.nodes))
+        for rows, nodes in ((self.gpus > 0, live), (self.gpus == 0, every)):
+            for some in (np.flatnonzero(rows & (self.bundles == 1)), np.flatnonzero(rows & (self.bundles > 1))):
+                if len(some) and len(nodes):
+                    self.slots[np.ix_(some, nodes)] = self._count(some, nodes)
         self.total = self.slots.sum(1)
 
     def on(self, cluster: Cluster) -> "Fits":
@@ -45,34 +49,22 @@ class Fits:
             self.total += found - self.slots[:, node]
             self.slots[:, node] = found
 
-    def _single(self) -> np.ndarray:
-        cluster, needs_gpu = self.cluster, self.gpus > 0
-        found = self.allowed.copy()
-        levels, which = np.unique(self.milli, return_inverse=True)
-        table = np.stack([cluster.level(int(milli)) for milli in levels])
-        live = np.flatnonzero((cluster.free > 0).any(1))
-        if not len(live):
-            found[needs_gpu] = False
-        elif len(live) * 2 < len(cluster.nodes):
-            return self._sparse(table[which], live)
-        found &= (table[which] >= self.gpus[:, None]) | ~needs_gpu[:, None]
-        found &= cluster.cpus >= self.cpus[:, None] - EPSILON
-        found &= cluster.memory >= self.memory[:, None] - EPSILON
-        return found.astype(np.int64)
+    def _count(self, rows: Ints, nodes: Ints) -> Ints:
+        """[rows, nodes] bundles that fit; to know whether one does, no division is needed."""
+        cluster, gpus = self.cluster, self.gpus[rows, None]
+        levels, which = np.unique(self.milli[rows], return_inverse=True)
+        level = np.stack([cluster.level(int(milli))[nodes] for milli in levels])[which]
+        cpus, memory = cluster.cpus[nodes] + EPSILON, cluster.memory[nodes] + EPSILON
+        allowed = self.allowed[np.ix_(rows, nodes)]
+        if self.bundles[rows[0]] == 1:
+            fits = (level >= gpus) & (cpus >= self.cpus[rows, None]) & (memory >= self.memory[rows, None])
+            return np.asarray(fits & allowed, np.int64)
+        found = np.where(gpus > 0, level // np.maximum(gpus, 1), self.bundles[rows, None]).astype(float)
+        found = np.minimum(found, np.floor(cpus / np.maximum(self.cpus[rows, None], EPSILON)))
+        found = np.minimum(found, np.floor(memory / np.maximum(self.memory[rows, None], EPSILON)))
+        return np.where(allowed, np.clip(found, 0, self.bundles[rows, None]), 0).astype(np.int64)
 
-    def _sparse(self, level: np.ndarray, live: np.ndarray) -> np.ndarray:
-        cluster = self.cluster
-        found = np.zeros(self.allowed.shape, np.int64)
-        fits = self.allowed[:, live] & (level[:, live] >= self.gpus[:, None])
-        fits &= cluster.cpus[live] >= self.cpus[:, None] - EPSILON
-        fits &= cluster.memory[live] >= self.memory[:, None] - EPSILON
-        found[:, live] = fits
-        for row in np.flatnonzero(self.gpus == 0):
-            enough = (cluster.cpus >= self.cpus[row] - EPSILON) & (cluster.memory >= self.memory[row] - EPSILON)
-            found[row] = self.allowed[row] & enough
-        return found
-
-    def _at(self, node: int) -> np.ndarray:
+    def _at(self, node: int) -> Ints:
         cluster = self.cluster
         shares = (np.maximum(cluster.free[node], 0)[None, :] // self.milli[:, None]).sum(1)
         found = np.where(self.gpus > 0, shares // np.maximum(self.gpus, 1), self.bundles).astype(float)

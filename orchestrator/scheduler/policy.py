@@ -71,6 +71,8 @@ def _give_up(board: Board) -> None:
 def reserve_first(board: Board, rows: Ints) -> None:
     """Start these in their order; the first that does not fit gets a reservation, and nobody after it."""
     for row in map(int, rows):
+        if len(board.starts) >= board.rules.starts:
+            return
         if row not in board.given_up and not board.start(row) and board.reserve(row):
             return
 

@@ -26,11 +26,12 @@ def preempt_for(board: Board, row: int) -> bool:
     run = board.state.queued[row]
     if not board.usage.may(run) or _delays_a_reservation(board, row):
         return False
-    for options in preferred(run, board.now, board.rules):
+    entitled = _entitled(board, run)
+    for number, options in enumerate(preferred(run, board.now, board.rules)):
         allowed = board.whole.accepts([option.kind for option in options], run.spot)
-        entitled = _entitled(board, run)
         found = cheapest(board, run.demand, allowed, entitled) if entitled.any() else None
-        found = found or _traded(board, run, options, allowed)
+        if found is None and number == 0:
+            found = _traded(board, run, options, allowed)
         if found:
             _yield(board, row, options, found)
             return True

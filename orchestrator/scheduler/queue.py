@@ -14,13 +14,20 @@ Table = npt.NDArray[np.void]
 
 
 def order(table: Table, now: float, level: Floats, rules: Rules) -> Ints:
-    """Rows of a RUN table, first one first; `level` is 0 within the quota, else how far the team is beyond it."""
+    """Rows of a RUN table, first one first, equal ones as they came.
+
+    `level` is 0 for a run within its team's quota, else how far the team is beyond it.
+    """
     work = np.maximum(table["seconds"], 1.0) * table["size"] ** rules.width
     work = np.where(table["preemptions"] > 0, work * rules.preempt_credit, work)
     pressing = urgent(table, now, rules)
     deadline = np.where(pressing, table["deadline"], np.inf)
-    keys = (table["submitted"], work, level, deadline, -table["priority"])
-    return np.lexsort([key for key in keys if key.min() != key.max()] or [work])
+    # this sort is unstable, and many times faster than a stable one: the last digits keep equal ones as they came
+    found = np.argsort(work * (1 + 1e-12 * np.arange(len(work))))
+    for key in (level, deadline, -table["priority"]):
+        if key.min() != key.max():
+            found = found[np.argsort(key[found], kind="stable")]
+    return found
 
 
 def urgent(table: Table, now: float, rules: Rules) -> Bools:

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from orchestrator.scheduler.series import parts_of
 from orchestrator.scheduler.tables import PART, Bools, Cluster, Floats, Ints
 from orchestrator.scheduler.values import WHOLE, Demand, Running
 
@@ -19,8 +20,8 @@ class Releases:
 
     def __init__(self, cluster: Cluster, running: Sequence[Running], ends: Floats) -> None:
         self.cluster = cluster
-        counts = [len(entry.placements) for entry in running]
-        parts = np.frombuffer(b"".join([entry.parts for entry in running]), PART)
+        rows, counts = parts_of(running)
+        parts = rows.reshape(-1).view(PART)
         owner = np.repeat(np.arange(len(running)), counts)
         nodes = cluster.find(parts["node"])
         known = np.flatnonzero(nodes >= 0)
@@ -36,12 +37,19 @@ class Releases:
         found: Floats = bits * self.parts["milli"][:, None]
         return found
 
+    @cached_property
+    def cells(self) -> Ints:
+        """[bundles, GPUs] the number of each GPU in the whole cluster."""
+        width = self.cluster.free.shape[1]
+        return np.asarray(self.nodes[:, None] * width + np.arange(width))
+
     def after(self, gone: Ints | slice) -> Cluster:
         """The cluster when these bundles have gone."""
         found, nodes = self.cluster.copy(), self.nodes[gone]
         height, width = found.free.shape
-        cells = (nodes[:, None] * width + np.arange(width)).ravel()
-        back = np.bincount(cells, self.milli[gone].ravel(), minlength=height * width).reshape(height, width)
+        back = np.bincount(self.cells[gone].ravel(), self.milli[gone].ravel(), minlength=height * width).reshape(
+            height, width
+        )
         found.free = np.minimum(found.free + back.astype(found.free.dtype), np.where(found.exists, WHOLE, 0))
         found.cpus += np.bincount(nodes, self.parts["cpus"][gone], minlength=height)
         found.memory += np.bincount(nodes, self.parts["memory"][gone], minlength=height)

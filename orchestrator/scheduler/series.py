@@ -11,7 +11,11 @@ from typing import Any, Protocol, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.scheduler.values import number_of
+from orchestrator.scheduler.values import Running, number_of
+
+Rows = npt.NDArray[np.uint8]
+Parts = tuple[Rows, npt.NDArray[np.int64]]
+"""(the rows of all bundles, how many of them each value has)"""
 
 
 class Value(Protocol):
@@ -27,32 +31,31 @@ V = TypeVar("V", bound=Value)
 
 
 class Series(Sequence[V]):
-    """Immutable; `rows` is a read-only array of bytes, [values, bytes of a row]."""
+    """Immutable; `rows` is an array of bytes, [values, bytes of a row]."""
 
     def __init__(self, values: Iterable[V] = ()) -> None:
         self._values = tuple(values)
-        self.rows = _rows(self._values)
+        self.rows = _rows([value.row for value in self._values])
+        self.parts: Parts | None = None
+        """Of running runs: what `parts_of` has found."""
 
     def changed(self, *, remove: Iterable[str] = (), put: Iterable[V] = ()) -> "Series[V]":
         """Without some, by name, and with others: in the place of one of the same name, or else at the end."""
         kept = np.ones(len(self), bool)
         for name in remove:
             kept[self._find(name)] = False
-        values, new = list(self._values), list[V]()
-        rows = self.rows.copy()
+        values, rows, new, replaced = list(self._values), self.rows.copy(), list[V](), False
         for value in put:
             at = self._find(value.key)
             if len(at):
-                values[at[0]], rows[at[0]] = value, np.frombuffer(value.row, np.uint8)
+                values[at[0]], rows[at[0]], replaced = value, np.frombuffer(value.row, np.uint8), True
             else:
                 new.append(value)
-        return self._of((*compress(values, kept.tolist()), *new), rows[kept], _rows(new))
-
-    @classmethod
-    def _of(cls, values: tuple[V, ...], old: npt.NDArray[np.uint8], new: npt.NDArray[np.uint8]) -> "Series[V]":
-        found = cls.__new__(cls)
-        found._values = values
-        found.rows = np.concatenate([old, new]) if len(old) and len(new) else old if len(old) else new
+        found = type(self)(new)
+        found._values = (*compress(values, kept.tolist()), *new)
+        found.rows = _joined(rows[kept], found.rows)
+        if self.parts is not None and not replaced:
+            found.parts = _carried(self.parts, kept, new)
         return found
 
     def _find(self, name: str) -> npt.NDArray[np.int64]:
@@ -74,12 +77,35 @@ class Series(Sequence[V]):
         return self._values[at]
 
 
-def _rows(values: Sequence[Value]) -> npt.NDArray[np.uint8]:
-    joined = b"".join([value.row for value in values])
-    return np.frombuffer(joined, np.uint8).reshape(len(values), -1) if values else np.zeros((0, 0), np.uint8)
-
-
 def table(values: Sequence[Value], layout: np.dtype[Any]) -> npt.NDArray[np.void]:
     """One row in this layout for each value."""
-    rows = values.rows if isinstance(values, Series) else _rows(values)
-    return np.ascontiguousarray(rows).reshape(-1).view(layout) if len(values) else np.zeros(0, layout)
+    rows = values.rows if isinstance(values, Series) else _rows([value.row for value in values])
+    return rows.reshape(-1).view(layout) if len(values) else np.zeros(0, layout)
+
+
+def parts_of(running: Sequence[Running]) -> Parts:
+    """The bundles of all who run; a series keeps them, and carries them over when runs come and go."""
+    if not isinstance(running, Series):
+        return _parts(running)
+    if running.parts is None:
+        running.parts = _parts(running)
+    return running.parts
+
+
+def _parts(running: Sequence[Any]) -> Parts:
+    counts = np.array([len(entry.placements) for entry in running], np.int64)
+    return _rows([entry.parts for entry in running], int(counts.sum())), counts
+
+
+def _carried(parts: Parts, kept: npt.NDArray[np.bool_], new: Sequence[Any]) -> Parts:
+    (rows, counts), (more, others) = parts, _parts(new)
+    return _joined(rows[np.repeat(kept, counts)], more), np.concatenate([counts[kept], others])
+
+
+def _rows(packed: Sequence[bytes], count: int | None = None) -> Rows:
+    count = len(packed) if count is None else count
+    return np.frombuffer(b"".join(packed), np.uint8).reshape(count, -1) if count else np.zeros((0, 0), np.uint8)
+
+
+def _joined(old: Rows, new: Rows) -> Rows:
+    return np.concatenate([old, new]) if len(old) and len(new) else old if len(old) else new

@@ -98,11 +98,10 @@ class Cluster:
     def slots(self, demand: Demand, allowed: Bools) -> Ints:
         """[nodes] how many bundles fit."""
         found = self.level(demand.milli) // demand.gpus if demand.gpus else np.full(len(self.nodes), demand.bundles)
-        if demand.cpus:
-            with np.errstate(invalid="ignore"):
-                found = np.minimum(found, (self.cpus + EPSILON) // demand.cpus)
+        if demand.cpus:  # a floor of a quotient is many times faster than numpy's floor division
+            found = np.minimum(found, np.floor((self.cpus + EPSILON) / demand.cpus))
         if demand.memory:
-            found = np.minimum(found, (self.memory + EPSILON) // demand.memory)
+            found = np.minimum(found, np.floor((self.memory + EPSILON) / demand.memory))
         return np.where(allowed, np.clip(found, 0, demand.bundles), 0).astype(np.int64)
 
     def take(self, demand: Demand, node: int, gpus: Sequence[int]) -> None:

@@ -40,7 +40,7 @@ def explain(board: Board, ranks: Ints) -> dict[str, Wait]:
         if row in board.starts or row in board.given_up:
             continue
         run = board.state.queued[row]
-        expected = _expected(pools, run)
+        expected = _expected(pools, run) if board.ever(row) else math.inf
         if row in board.reservations:
             expected = board.reservations[row].at
         found[run.id] = Wait(run.id, _reason(board, row, place, expected), expected)
