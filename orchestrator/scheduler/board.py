@@ -138,13 +138,20 @@ class Board:
 
 
 def preferred(run: Run, now: float, rules: Rules) -> Iterator[tuple[Option, ...]]:
-    """A run's options, best first, equally good ones together; those that are too slow yet are left out."""
+    """A run's options, best first; those that are too slow yet are left out.
+
+    Equally good ones come together, so that the best place of all counts; for a gang each comes alone, since it never
+    mixes kinds.
+    """
     fastest, waited = run.seconds, now - run.waiting_since
 
     def rank(option: Option) -> tuple[bool, float]:
         return now + option.seconds > run.deadline, option.seconds if run.prefer == "time" else option.usd
 
-    for _, equal in groupby(sorted(run.options, key=rank), key=rank):
+    def alike(option: Option) -> object:
+        return rank(option) if run.demand.bundles == 1 else option.kind
+
+    for _, equal in groupby(sorted(run.options, key=rank), key=alike):
         options = tuple(option for option in equal if option.seconds - fastest <= max(waited, rules.slower * fastest))
         if options:
             yield options

@@ -24,10 +24,7 @@ def order(table: Table, now: float, level: Floats, rules: Rules) -> Ints:
     deadline = np.where(pressing, table["deadline"], np.inf)
     # this sort is unstable, and many times faster than a stable one: the last digits keep equal ones as they came
     found = np.argsort(work * (1 + 1e-12 * np.arange(len(work))))
-    for key in (level, deadline, -table["priority"]):
-        if key.min() != key.max():
-            found = found[np.argsort(key[found], kind="stable")]
-    return found
+    return _refined(found, level, deadline, -table["priority"])
 
 
 def urgent(table: Table, now: float, rules: Rules) -> Bools:
@@ -45,4 +42,12 @@ def aged(table: Table, now: float, rules: Rules) -> Ints:
     """Rows that have waited long enough for a reservation: the highest class first, then the longest wait."""
     limit = np.maximum(rules.reserve_after, rules.reserve_factor * table["seconds"])
     rows = np.flatnonzero((now - table["since"] > limit) | urgent(table, now, rules))
-    return rows[np.lexsort((table["since"][rows], -table["priority"][rows]))]
+    return rows[_refined(np.argsort(table["since"][rows]), -table["priority"][rows])]
+
+
+def _refined(found: Ints, *keys: Floats) -> Ints:
+    """This order, then by each key in turn, the last one counts most."""
+    for key in keys:
+        if len(key) and key.min() != key.max():
+            found = found[np.argsort(key[found], kind="stable")]
+    return found

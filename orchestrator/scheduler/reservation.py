@@ -12,7 +12,7 @@ import numpy as np
 
 from orchestrator.scheduler.series import parts_of
 from orchestrator.scheduler.tables import PART, Bools, Cluster, Floats, Ints
-from orchestrator.scheduler.values import WHOLE, Demand, Running
+from orchestrator.scheduler.values import Demand, Running
 
 
 class Releases:
@@ -50,7 +50,7 @@ class Releases:
         back = np.bincount(self.cells[gone].ravel(), self.milli[gone].ravel(), minlength=height * width).reshape(
             height, width
         )
-        found.free = np.minimum(found.free + back.astype(found.free.dtype), np.where(found.exists, WHOLE, 0))
+        found.free = np.minimum(found.free + back.astype(found.free.dtype), found.size)
         found.cpus += np.bincount(nodes, self.parts["cpus"][gone], minlength=height)
         found.memory += np.bincount(nodes, self.parts["memory"][gone], minlength=height)
         return found
@@ -66,8 +66,10 @@ class Releases:
         def fits(i: int) -> bool:
             return bool(self.by(times[i]).slots(demand, allowed).sum() >= demand.bundles)
 
-        low, high = 0, len(times) - 1
-        if high < 0 or not fits(high):
+        low, high, step = 0, 0, 1
+        while high < len(times) and not fits(high):
+            low, high, step = high + 1, min(high + step, max(len(times) - 1, high + 1)), 4 * step
+        if high >= len(times):
             return math.inf
         while low < high:
             middle = (low + high) // 2

@@ -51,8 +51,9 @@ class Cluster:
         width = int(table["gpus"].max(initial=1))
         self.free = np.where(usable[:, None], table["free"][:, :width], 0)
         """[nodes, GPUs] free milli; nothing on a node that leaves."""
-        self.exists = usable[:, None] & (np.arange(width) < table["gpus"][:, None])
-        """[nodes, GPUs] whether there is such a GPU, on a node that stays."""
+        exists = usable[:, None] & (np.arange(width) < table["gpus"][:, None])
+        self.size = np.where(exists, WHOLE, 0).astype(np.int32)
+        """[nodes, GPUs] milli of each GPU; nothing on a node that leaves."""
         self.cpus = np.where(usable, table["cpus"], -1.0)
         self.memory = np.where(usable, table["memory"], -1.0)
         self._levels: dict[int, Ints] = {}
