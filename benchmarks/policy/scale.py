@@ -10,7 +10,7 @@ from jobs import gang
 
 from orchestrator.scheduler.policy import decide
 from orchestrator.scheduler.series import Series
-from orchestrator.scheduler.values import WHOLE, Node, Option, Run, Running, State
+from orchestrator.scheduler.values import WHOLE, Node, Option, Quota, Run, Running, State
 
 KINDS = ("H100", "A100", "MI300X")
 SIZES, WEIGHTS = (1, 2, 4, 8, 16, 32, 64), (0.45, 0.14, 0.14, 0.15, 0.07, 0.035, 0.015)
@@ -25,6 +25,7 @@ class Busy:
         names = [(f"n{i:05}", KINDS[i % 3]) for i in range(math.ceil(gpus / 8))]
         self.nodes = Series(Node(name, kind, (WHOLE,) * 8, 96.0, 1e12) for name, kind in names)
         self.row = {name: row for row, (name, _) in enumerate(names)}
+        self.quotas = {f"team-{i}": Quota(gpus / 25, gpus / 10) for i in range(20)}
         self.queued = Series(self.waited(self.run()) for _ in range(queued))
         self.running = Series[Running]()
 
@@ -56,7 +57,7 @@ class Busy:
     def step(self) -> tuple[float, int]:
         """(wall seconds of one decision, its starts); carried out at once, with victims gone at once."""
         begun = time.perf_counter()
-        plan = decide(State(self.now, self.nodes, self.queued, self.running))
+        plan = decide(State(self.now, self.nodes, self.queued, self.running, self.quotas))
         seconds = time.perf_counter() - begun
         stopped = [self.entry(preemption.run) for preemption in plan.preemptions]
         runs = {run.id: run for run in self.queued} if plan.starts else {}

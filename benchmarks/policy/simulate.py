@@ -124,7 +124,7 @@ class Simulation:
         run, life = self.queued.pop(start.run), self.lives[start.run]
         life.after = set(start.after)
         self._occupy(run, start, 1)
-        self.running[run.id] = Running(run, start.placements, self.now, self.now + run.seconds, yielding=True)
+        self.running[run.id] = Running(run, start.placements, math.inf, self.now + run.seconds)
         if not life.after:
             self._begin(run.id)
 
@@ -134,9 +134,7 @@ class Simulation:
         life.lost += load * entry.run.demand.size
         life.began = self.now + load
         life.started = self.now if math.isnan(life.started) else life.started
-        self.running[name] = replace(
-            entry, started=self.now, ends=self.now + load + entry.run.seconds, saved=self.now, yielding=False
-        )
+        self.running[name] = replace(entry, started=self.now, ends=self.now + load + entry.run.seconds, saved=self.now)
         self._push(load + life.job.seconds - life.done, "end", name)
         if self.checkpointable:
             self._push(load + EVERY, "save", name)

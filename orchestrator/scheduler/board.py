@@ -14,7 +14,7 @@ from orchestrator.scheduler.quotas import Usage
 from orchestrator.scheduler.reservation import Releases, spare
 from orchestrator.scheduler.rules import Rules
 from orchestrator.scheduler.series import table
-from orchestrator.scheduler.tables import RUN, RUNNING, Cluster, Floats
+from orchestrator.scheduler.tables import RUN, RUNNING, Bools, Cluster, Floats, Ints
 from orchestrator.scheduler.values import ANY, Option, Placement, Run, State
 
 
@@ -25,7 +25,7 @@ class Board:
         self.state, self.rules, self.now = state, rules, state.now
         self.queue, self.running = table(state.queued, RUN), table(state.running, RUNNING)
         self.whole = self.rest = Cluster(state.nodes)
-        self.usage = Usage(state.quotas, state.running)
+        self.usage = Usage(state.quotas, self.running)
         self.reserved_at = np.inf
         self.starts: dict[int, Start] = {}
         self.preemptions: dict[int, Preempt] = {}
@@ -78,6 +78,14 @@ class Board:
             slots = self.idle.slots(run.demand, self.idle.accepts(run.kinds, run.spot))
             self._ever[shape] = bool(slots.sum() >= run.demand.bundles)
         return self._ever[shape]
+
+    def open(self, rows: Ints) -> Bools:
+        """[rows] whether a queued run fits where it may lie, by its shortest estimate, and its team may hold it."""
+        shape = self.shape[rows]
+        early = self.now + self.queue["seconds"][rows] <= self.reserved_at
+        found = np.where(early, self.fits.possible()[shape], self.fits_rest.possible()[shape])
+        found &= self.usage.all_may(self.queue[rows]) if self.usage.quotas else True
+        return np.asarray(found & ~np.isin(rows, [*self.starts, *self.given_up]))
 
     def start(self, row: int) -> bool:
         """Place a queued run on the option that it likes best of those that have room for all of it."""

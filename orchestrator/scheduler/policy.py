@@ -29,8 +29,9 @@ def decide(state: State, rules: Rules = DEFAULT) -> Plan:
     if not state.queued or not state.nodes:
         return _plan(board, np.zeros(0, np.int64))
     _give_up(board)
-    ranks = queue.order(board.queue, state.now, board.usage.levels(state.queued), rules)
-    reserve_first(board, queue.aged(board.queue, state.now, rules))
+    ranks = queue.order(board.queue, state.now, board.usage.levels(board.queue), rules)
+    aged = queue.aged(board.queue, state.now, rules)
+    reserve_first(board, aged[board.usage.all_may(board.queue)[aged]])
     fill(board, ranks)
     _make_room(board, ranks)
     return _plan(board, ranks)
@@ -79,19 +80,13 @@ def reserve_first(board: Board, rows: Ints) -> None:
 
 def fill(board: Board, ranks: Ints) -> None:
     """Start in the order of the queue who fits, and would not delay the reservation."""
-    shape = board.shape[ranks]
-    early = board.now + board.queue["seconds"][ranks] <= board.reserved_at
     at = 0
     while at < len(ranks) and len(board.starts) < board.rules.starts:
-        whole, rest = board.fits.possible(), board.fits_rest.possible()
-        possible = np.where(early[at:], whole[shape[at:]], rest[shape[at:]])
-        ahead = int(possible.argmax())
-        if not possible[ahead]:
+        candidates = at + np.flatnonzero(board.open(ranks[at:]))
+        started = next((int(place) for place in candidates if board.start(int(ranks[place]))), None)
+        if started is None:
             return
-        row = int(ranks[at + ahead])
-        if row not in board.starts and row not in board.given_up:
-            board.start(row)
-        at += ahead + 1
+        at = started + 1
 
 
 def _make_room(board: Board, ranks: Ints) -> None:

@@ -48,31 +48,31 @@ def _delays_a_reservation(board: Board, row: int) -> bool:
 
 def _available(board: Board) -> Bools:
     running = board.running
-    found = (running["checkpointable"] > 0) & (running["yielding"] == 0)
+    found = (running["checkpointable"] > 0) & (running["yielding"] == 0) & np.isfinite(running["started"])
     found[list(board.preemptions)] = False
     return np.asarray(found & (running["preemptions"] < board.rules.preempt_limit))
 
 
 def _entitled(board: Board, run: Run) -> Bools:
     """[running] whether the run may take its place whatever it costs: a lower class, or borrowed from an owner."""
-    lower = board.running["priority"] < run.priority
+    running = board.running
+    lower = running["priority"] < run.priority
     if board.usage.owns(run) and board.state.quotas:
-        same = board.running["priority"] == run.priority
-        lower = lower | (same & board.usage.borrowers(board.state.running))
+        same = running["priority"] == run.priority
+        lower = lower | (same & board.usage.borrowers(running))
     return lower & _available(board)
 
 
 def _traded(board: Board, run: Run, options: tuple[Option, ...], allowed: Bools) -> Yield | None:
     """Runs of the same class whose delay, all together, is small beside the wait that is saved."""
     rules, running = board.rules, board.running
+    if not rules.preempt_trade or not board.usage.owns(run):
+        return None
     seconds = max(option.seconds for option in options) + rules.resume
-    may = (
-        _available(board)
-        & (running["priority"] <= run.priority)
-        & (board.ends - board.now >= rules.preempt_ratio * seconds)
-    )
+    may = _available(board) & (running["priority"] <= run.priority)
+    may &= board.ends - board.now >= rules.preempt_ratio * seconds
     may &= board.now - running["started"] >= rules.preempt_min_run
-    if not rules.preempt_trade or not may.any():
+    if not may.any():
         return None
     saved = board.releases.earliest(run.demand, allowed) - board.now
     if saved < rules.preempt_trade * seconds:

@@ -5,12 +5,9 @@ a reservation. A run whose deadline is near goes ahead of its class, the nearest
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from orchestrator.scheduler.rules import Rules
-from orchestrator.scheduler.tables import Bools, Floats, Ints
-
-Table = npt.NDArray[np.void]
+from orchestrator.scheduler.tables import Bools, Floats, Ints, Table
 
 
 def order(table: Table, now: float, level: Floats, rules: Rules) -> Ints:

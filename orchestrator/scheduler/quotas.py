@@ -1,63 +1,82 @@
 """Quotas by team with borrowing: what a team does not use others may, until it wants it back (Kueue's cohorts)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from orchestrator.scheduler.tables import Bools, Floats
-from orchestrator.scheduler.values import Quota, Run, Running
+from orchestrator.scheduler.tables import Bools, Floats, Table
+from orchestrator.scheduler.values import Quota, Run, number_of
 
 _NOTHING = Quota(0.0)
+_ROUNDING = 1e-9
 
 
 class Usage:
-    """GPUs that each team holds, kept up to date while a decision is made; a run that yields has given its own back."""
+    """GPUs that each team holds, kept up to date while a decision is made; a run that yields has given its own back.
 
-    def __init__(self, quotas: Mapping[str, Quota], running: Sequence[Running]) -> None:
-        self.quotas = quotas
-        self.held: dict[str, float] = {}
-        if quotas:
-            for entry in running:
-                self.add(entry.run, 0.0 if entry.yielding else 1.0)
+    Tables are those of queued (RUN) and running runs (RUNNING). Without any quota everything is within it.
+    """
+
+    def __init__(self, quotas: Mapping[str, Quota], running: Table) -> None:
+        self.quotas = {number_of(team): quota for team, quota in quotas.items()}
+        teams, inverse = np.unique(running["team"], return_inverse=True)
+        held = np.bincount(inverse, running["size"] * (running["yielding"] == 0), minlength=len(teams))
+        self.held = dict(zip(teams.tolist(), held.tolist(), strict=True))
 
     def add(self, run: Run, times: float = 1.0) -> None:
         """Count a run that starts, or with -1 one that yields."""
-        self.held[run.team] = self.held.get(run.team, 0.0) + times * run.demand.size
+        team = number_of(run.team)
+        self.held[team] = self.held.get(team, 0.0) + times * run.demand.size
 
     def owns(self, run: Run) -> bool:
         """Whether the run would stay within its team's own GPUs."""
-        quota = self.quotas.get(run.team, _NOTHING)
-        return not self.quotas or self.held.get(run.team, 0.0) + run.demand.size <= quota.gpus + 1e-9
+        held, quota = self._of(number_of(run.team))
+        return not self.quotas or held + run.demand.size <= quota.gpus + _ROUNDING
 
     def may(self, run: Run) -> bool:
         """Whether the team may hold the run besides what it holds."""
-        quota = self.quotas.get(run.team, _NOTHING)
-        return not self.quotas or self.held.get(run.team, 0.0) + run.demand.size <= quota.gpus + quota.borrow + 1e-9
+        held, quota = self._of(number_of(run.team))
+        return not self.quotas or held + run.demand.size <= quota.gpus + quota.borrow + _ROUNDING
 
-    def levels(self, queued: Sequence[Run]) -> Floats:
-        """0 for a run within its team's quota, else GPUs held for each owned one: who has least goes first."""
+    def all_may(self, queued: Table) -> Bools:
+        """[runs] the same for each queued run."""
+        if not self.quotas:
+            return np.ones(len(queued), bool)
+        held, owned, borrowed = self._columns(queued)
+        return np.asarray(held + queued["size"] <= owned + borrowed + _ROUNDING)
+
+    def levels(self, queued: Table) -> Floats:
+        """[runs] 0 for a run within its team's quota, else GPUs held for each owned one: who has least goes first."""
         if not self.quotas:
             return np.zeros(len(queued))
-        share = {
-            team: 1e-6 + self.held.get(team, 0.0) / max(self.quotas.get(team, _NOTHING).gpus, 1.0)
-            for team in {run.team for run in queued}
-        }
-        return np.array([0.0 if self.owns(run) else share[run.team] for run in queued])
+        held, owned, _ = self._columns(queued)
+        share = 1e-6 + held / np.maximum(owned, 1.0)
+        return np.where(held + queued["size"] <= owned + _ROUNDING, 0.0, share)
 
-    def borrowers(self, running: Sequence[Running]) -> Bools:
-        """Which runs a team holds beyond its quota: its newest ones."""
+    def borrowers(self, running: Table) -> Bools:
+        """[running] which runs a team holds beyond its quota: its newest ones."""
         found = np.zeros(len(running), bool)
-        over = {team: held - self.quotas.get(team, _NOTHING).gpus for team, held in self.held.items()}
-        for row in sorted(range(len(running)), key=lambda row: -running[row].started) if self.quotas else ():
-            entry = running[row]
-            if not entry.yielding and over.get(entry.run.team, 0.0) > 1e-9:
-                found[row] = True
-                over[entry.run.team] -= entry.run.demand.size
+        for team in self.held if self.quotas else ():
+            held, quota = self._of(team)
+            rows = np.flatnonzero((running["team"] == team) & (running["yielding"] == 0))
+            newest = rows[np.argsort(-running["started"][rows], kind="stable")]
+            before = np.cumsum(running["size"][newest]) - running["size"][newest]
+            found[newest[before < held - quota.gpus - _ROUNDING]] = True
         return found
 
     def words(self, run: Run) -> str:
         """Why the team may not hold the run."""
-        quota, held = self.quotas.get(run.team, _NOTHING), self.held.get(run.team, 0.0)
+        held, quota = self._of(number_of(run.team))
         borrowed = "" if math.isinf(quota.borrow) else f" and may borrow {quota.borrow:g}"
         return f"team {run.team} holds {held:g} GPUs, owns {quota.gpus:g}{borrowed}; this run needs {run.demand.size:g}"
+
+    def _of(self, team: int) -> tuple[float, Quota]:
+        return self.held.get(team, 0.0), self.quotas.get(team, _NOTHING)
+
+    def _columns(self, queued: Table) -> tuple[Floats, Floats, Floats]:
+        """[runs] what each run's team holds, owns and may borrow."""
+        teams, inverse = np.unique(queued["team"], return_inverse=True)
+        known = [self._of(team) for team in teams.tolist()]
+        columns = np.array([(held, quota.gpus, quota.borrow) for held, quota in known]).reshape(-1, 3)
+        return columns[inverse, 0], columns[inverse, 1], columns[inverse, 2]

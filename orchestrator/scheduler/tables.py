@@ -12,6 +12,7 @@ from orchestrator.scheduler.values import ANY, WHOLE, WIDTH, Demand, Node, Place
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Table = npt.NDArray[np.void]
 
 NODE = np.dtype(
     {
@@ -45,9 +46,8 @@ class Cluster:
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = nodes
-        self.table = series.table(nodes, NODE)
-        self.usable = usable = np.isinf(self.table["leaves_at"])
-        table = self.table
+        self.table = table = series.table(nodes, NODE)
+        self.usable = usable = np.isinf(table["leaves_at"])
         width = int(table["gpus"].max(initial=1))
         self.free = np.where(usable[:, None], table["free"][:, :width], 0)
         """[nodes, GPUs] free milli; nothing on a node that leaves."""

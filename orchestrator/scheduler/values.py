@@ -193,6 +193,7 @@ class Running:
     placements: tuple[Placement, ...]
     """One for each bundle."""
     started: float
+    """When its work began; infinite while it still waits for those who yield to it."""
     ends: float
     """When it ends by the plan's estimate."""
     saved: float = -math.inf

@@ -74,18 +74,29 @@ def _pools(board: Board) -> dict[str, _Pool]:
 
 def _reason(board: Board, row: int, ahead: int, expected: float) -> str:
     run = board.state.queued[row]
-    wanted = f"{run.demand.bundles} x {run.demand.gpus} GPUs of {', '.join(run.kinds)}"
+    wanted = _wanted(run)
     if row in board.reservations:
         return f"waits for {wanted}: places on {_places(board, row)} are kept for it"
     if not board.usage.may(run):
         return f"quota: {board.usage.words(run)}"
     if math.isinf(expected):
-        return f"no node could ever hold it: {wanted} are more than there are"
+        return f"these nodes could never hold it, even idle: it needs {wanted}"
     if board.fits_rest.possible()[board.shape[row]]:
         return f"a place is free for {wanted}, and a faster or more fitting kind is expected"
     if board.fits.possible()[board.shape[row]] and board.reservations:
         return f"fits now, and would delay {next(iter(board.reservations.values())).run}, which has a reservation"
     return f"waits for {wanted}: not free now, {ahead} runs are ahead of it"
+
+
+def _wanted(run: Run) -> str:
+    demand, kinds = run.demand, "any kind" if ANY in run.kinds else " or ".join(run.kinds)
+    if not demand.gpus:
+        each = f"{demand.cpus:g} CPU cores"
+    elif demand.milli < WHOLE:
+        each = f"{demand.milli / WHOLE:g} of a GPU of {kinds}"
+    else:
+        each = f"{demand.gpus} GPU{'s' if demand.gpus > 1 else ''} of {kinds}"
+    return f"{demand.bundles} x {each}" if demand.bundles > 1 else each
 
 
 def _places(board: Board, row: int) -> str:

@@ -181,7 +181,7 @@ def test_a_run_that_refuses_spot_nodes_does_not_get_one():
 def test_what_can_never_fit_is_said():
     wait = decide(state(nodes(1), [run("huge", 8, 5)])).waits["huge"]
     assert wait.expected == math.inf
-    assert "no node could ever hold it" in wait.reason
+    assert wait.reason == "these nodes could never hold it, even idle: it needs 5 x 8 GPUs of any kind"
 
 
 def test_the_expected_start_is_the_end_of_the_run_before():
