@@ -25,7 +25,7 @@ class Board:
         self.state, self.rules, self.now = state, rules, state.now
         self.queue, self.running = table(state.queued, RUN), table(state.running, RUNNING)
         self.whole = self.rest = Cluster(state.nodes)
-        self.usage = Usage(state.quotas, self.running)
+        self.usage = Usage(state.quotas, self.queue, self.running)
         self.reserved_at = np.inf
         self.starts: dict[int, Start] = {}
         self.preemptions: dict[int, Preempt] = {}
@@ -81,11 +81,13 @@ class Board:
 
     def open(self, rows: Ints) -> Bools:
         """[rows] whether a queued run fits where it may lie, by its shortest estimate, and its team may hold it."""
-        shape = self.shape[rows]
-        early = self.now + self.queue["seconds"][rows] <= self.reserved_at
-        found = np.where(early, self.fits.possible()[shape], self.fits_rest.possible()[shape])
-        found &= self.usage.all_may(self.queue[rows]) if self.usage.quotas else True
-        return np.asarray(found & ~np.isin(rows, [*self.starts, *self.given_up]))
+        found = self.fits_rest.possible()[self.shape]
+        if self.rest is not self.whole:
+            early = self.now + self.queue["seconds"] <= self.reserved_at
+            found |= early & self.fits.possible()[self.shape]
+        found &= self.usage.all_may()
+        found[[*self.starts, *self.given_up]] = False
+        return np.asarray(found[rows])
 
     def start(self, row: int) -> bool:
         """Place a queued run on the option that it likes best of those that have room for all of it."""

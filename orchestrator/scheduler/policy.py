@@ -29,9 +29,9 @@ def decide(state: State, rules: Rules = DEFAULT) -> Plan:
     if not state.queued or not state.nodes:
         return _plan(board, np.zeros(0, np.int64))
     _give_up(board)
-    ranks = queue.order(board.queue, state.now, board.usage.levels(board.queue), rules)
+    ranks = queue.order(board.queue, state.now, board.usage.levels(), rules)
     aged = queue.aged(board.queue, state.now, rules)
-    reserve_first(board, aged[board.usage.all_may(board.queue)[aged]])
+    reserve_first(board, aged[board.usage.all_may()[aged]])
     fill(board, ranks)
     _make_room(board, ranks)
     return _plan(board, ranks)
@@ -93,9 +93,10 @@ def _make_room(board: Board, ranks: Ints) -> None:
     """Ask others to yield for the first of those who still wait; one a decision."""
     if not board.running["checkpointable"].any():
         return
-    waited = board.now - board.queue["since"][ranks] >= board.rules.preempt_after
-    waited &= ~np.isin(ranks, [*board.starts, *board.given_up, *board.reservations])
-    for row in [*board.reservations, *map(int, ranks[waited][: board.rules.preempt_tries])]:
+    waits = board.now - board.queue["since"] >= board.rules.preempt_after
+    waits[[*board.starts, *board.given_up, *board.reservations]] = False
+    first = ranks[waits[ranks]][: board.rules.preempt_tries]
+    for row in [*board.reservations, *map(int, first)]:
         if preempt_for(board, row):
             return
 

@@ -15,14 +15,17 @@ _ROUNDING = 1e-9
 class Usage:
     """GPUs that each team holds, kept up to date while a decision is made; a run that yields has given its own back.
 
-    Tables are those of queued (RUN) and running runs (RUNNING). Without any quota everything is within it.
+    It is told the tables of the queued (RUN) and the running runs (RUNNING). Without any quota everything is within it.
     """
 
-    def __init__(self, quotas: Mapping[str, Quota], running: Table) -> None:
+    def __init__(self, quotas: Mapping[str, Quota], queued: Table, running: Table) -> None:
         self.quotas = {number_of(team): quota for team, quota in quotas.items()}
         teams, inverse = np.unique(running["team"], return_inverse=True)
         held = np.bincount(inverse, running["size"] * (running["yielding"] == 0), minlength=len(teams))
         self.held = dict(zip(teams.tolist(), held.tolist(), strict=True))
+        self.teams, self.team = np.unique(queued["team"], return_inverse=True)
+        """The teams that wait, and [queued] which of them a run is of."""
+        self.size = np.ascontiguousarray(queued["size"])
 
     def add(self, run: Run, times: float = 1.0) -> None:
         """Count a run that starts, or with -1 one that yields."""
@@ -39,20 +42,20 @@ class Usage:
         held, quota = self._of(number_of(run.team))
         return not self.quotas or held + run.demand.size <= quota.gpus + quota.borrow + _ROUNDING
 
-    def all_may(self, queued: Table) -> Bools:
-        """[runs] the same for each queued run."""
+    def all_may(self) -> Bools:
+        """[queued] the same for each of them."""
         if not self.quotas:
-            return np.ones(len(queued), bool)
-        held, owned, borrowed = self._columns(queued)
-        return np.asarray(held + queued["size"] <= owned + borrowed + _ROUNDING)
+            return np.ones(len(self.size), bool)
+        held, owned, borrowed = self._columns()
+        return np.asarray(self.size <= (owned + borrowed - held + _ROUNDING)[self.team])
 
-    def levels(self, queued: Table) -> Floats:
-        """[runs] 0 for a run within its team's quota, else GPUs held for each owned one: who has least goes first."""
+    def levels(self) -> Floats:
+        """[queued] 0 for a run within its team's quota, else GPUs held for each owned one: who has least goes first."""
         if not self.quotas:
-            return np.zeros(len(queued))
-        held, owned, _ = self._columns(queued)
+            return np.zeros(len(self.size))
+        held, owned, _ = self._columns()
         share = 1e-6 + held / np.maximum(owned, 1.0)
-        return np.where(held + queued["size"] <= owned + _ROUNDING, 0.0, share)
+        return np.where(self.size <= (owned - held + _ROUNDING)[self.team], 0.0, share[self.team])
 
     def borrowers(self, running: Table) -> Bools:
         """[running] which runs a team holds beyond its quota: its newest ones."""
@@ -74,9 +77,8 @@ class Usage:
     def _of(self, team: int) -> tuple[float, Quota]:
         return self.held.get(team, 0.0), self.quotas.get(team, _NOTHING)
 
-    def _columns(self, queued: Table) -> tuple[Floats, Floats, Floats]:
-        """[runs] what each run's team holds, owns and may borrow."""
-        teams, inverse = np.unique(queued["team"], return_inverse=True)
-        known = [self._of(team) for team in teams.tolist()]
+    def _columns(self) -> tuple[Floats, Floats, Floats]:
+        """[teams that wait] what each holds, owns and may borrow."""
+        known = [self._of(team) for team in self.teams.tolist()]
         columns = np.array([(held, quota.gpus, quota.borrow) for held, quota in known]).reshape(-1, 3)
-        return columns[inverse, 0], columns[inverse, 1], columns[inverse, 2]
+        return columns[:, 0], columns[:, 1], columns[:, 2]
