@@ -50,7 +50,7 @@ def main() -> None:
     if options.table:
         print(tables.render(json.loads(options.table.read_text())))
         return
-    result = about() | parts(options)
+    result = about() | {part: [row | commit() for row in rows] for part, rows in parts(options).items()}
     if options.append:
         known = json.loads(options.out.read_text())
         result = known | {part: known.get(part, []) + rows for part, rows in result.items() if isinstance(rows, list)}
@@ -87,9 +87,14 @@ def arguments() -> argparse.Namespace:
 
 
 def about() -> dict[str, Any]:
-    """When, from what and on what."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit.strip(), "hardware": hardware.describe()}
+    """When and on what."""
+    return {"date": f"{datetime.now(UTC):%Y-%m-%d}", "hardware": hardware.describe()}
+
+
+def commit() -> dict[str, str]:
+    """From what; each row has its own, since rows may be added later."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return {"commit": found.strip()[:12]}
 
 
 def parts(options: argparse.Namespace) -> dict[str, Any]:

@@ -19,8 +19,7 @@ COLUMNS = {
 
 def render(result: dict[str, Any]) -> str:
     """All tables of a result."""
-    machine = result["hardware"]
-    parts = [f"{result['date']}, commit {result['commit'][:12]}, {machine['cpu']}, {machine['cores']} cores"]
+    parts = [f"{result['date']}, {result['hardware']['cpu']}, {result['hardware']['cores']} cores"]
     parts += simulation(result.get("simulation", []))
     if "packing" in result:
         parts.append(packing(result["packing"]))
