@@ -86,6 +86,14 @@ def test_programs_are_built_and_what_is_kept_lies_beside_them(site: Site, tiny: 
     assert [(finding.what, finding.ok) for finding in findings] == [("complete", True), ("tiny-quantize", True)]
 
 
+def test_files_alone_need_neither_cmake_nor_a_compiler(site, tiny, monkeypatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    made = site.ensure(changed(tiny, targets=()))
+    assert made.folder
+    assert (made.folder / "scripts" / "convert.py").read_text() == "print('converted')\n"
+    assert list((made.folder / "bin").iterdir()) == []
+
+
 @pytest.mark.slow
 def test_cmake_and_ninja_of_the_index_do_where_the_machine_has_none(site, tiny, index, tmp_path, monkeypatch) -> None:
     tools = tmp_path / "bin"
