@@ -137,6 +137,7 @@ class Engine(Protocol):
 
     # optional:
     # WORKERS, names of the workers that its `export` runs: their code is part of an export's digest
+    # SUGGESTED, those of QUANTIZATIONS that a plan may propose in another's place; without it, all of them
     # planned(options) -> dict, what planning needs of the options by the names of `planner.serving.Serving`; without
     # it, the options that have the same names there
 

@@ -7,6 +7,7 @@ import pytest
 from orchestrator.clusters.cluster import Cluster, NodePool
 from orchestrator.controller import measuring, preflight
 from orchestrator.controller.planning import make_plan
+from orchestrator.engines import llama_cpp
 from orchestrator.errors import NotAllowedError
 from orchestrator.planner.plan import Plan
 from orchestrator.recipe.load import load_recipe
@@ -131,7 +132,7 @@ def test_every_target_has_its_command_its_files_and_its_environment(folder: Path
     assert export is not None
     made = folder / "home" / "stages" / f"export-{export.digest[:16]}"
     assert str(made / "gguf" / "model.gguf") in gguf.command
-    assert (gguf.environment, gguf.installed) == (None, True)
+    assert (gguf.environment, gguf.installed) == (f"llama_cpp {llama_cpp.ENVIRONMENTS[0].version}", False)
     assert fp8.command[:2] == ["sglang-serve", str(made / "fp8")]
     assert (fp8.environment, fp8.installed) == ("sglang 1.2", False)
     assert fp8.variables == {"SGLANG": "yes please"}
