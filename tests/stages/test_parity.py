@@ -6,10 +6,12 @@ import shutil
 import pytest
 
 from orchestrator.engines.base import Source, Tools
+from orchestrator.stages import _compared as compared
 from orchestrator.stages import parity
+from orchestrator.stages._compared import Prompt
 from orchestrator.stages.base import Outputs
 
-CONFIG = parity.Config(prompts=6, positions=4, max_new_tokens=24)
+CONFIG = parity.Config(prompts=6, near_limit_prompts=2, positions=4, max_new_tokens=24)
 
 
 @pytest.fixture(scope="session")
@@ -40,9 +42,9 @@ def test_an_export_answers_like_the_trained_model(measured, name, limit):
 @pytest.mark.slow
 def test_the_report_lists_the_worst_prompts_first(measured):
     worst = measured.report["worst"]["small"]
-    assert len(worst) == parity.WORST
+    assert len(worst) == compared.WORST
     assert [entry["kl_mean"] for entry in worst] == sorted((entry["kl_mean"] for entry in worst), reverse=True)
-    assert measured.report["comparison"]["engines"] == "100 likeliest tokens and one tail"
+    assert measured.report["comparison"]["small"] == "the 100 likeliest tokens and one tail"
 
 
 @pytest.mark.slow
@@ -60,8 +62,10 @@ def test_an_export_with_another_template_and_no_end_is_noticed(bench, measured, 
     )
     target = {"name": "wrong", "engine": "llama_cpp", "quantization": "F32", "path": str(made)}
     reference = json.loads((bench.folder / "parity" / "reference.json").read_text())
-    entries, template = parity._ask(target, reference, CONFIG, context)
-    metrics = parity._scores("wrong", entries) | parity._engine_scores("wrong", entries)
+    prompts = [Prompt.model_validate(prompt) for prompt in reference["prompts"]]
+    found, template = parity._ask(target, prompts, reference["positions"], CONFIG, context)
+    pairs = list(zip(prompts, found, strict=True))
+    metrics = compared.of_model("wrong", pairs, "exact_match") | compared.of_engine("wrong", pairs, False)
     assert template != reference["chat_template"]
     assert metrics["wrong.prompt_tokens_identical"] == 0
     assert metrics["wrong.exact_match"] == 0
