@@ -154,6 +154,22 @@ def worst(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     return [_told(prompt, compared) for prompt, compared in ordered[:WORST]]
 
 
+def differing(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """The prompts with another answer, the earliest difference first."""
+    found = [pair for pair in pairs if not is_exact(*pair)]
+    ordered = sorted(found, key=lambda pair: (pair[1].refused is None, first_difference(*pair)))
+    return [
+        {
+            "row": prompt.row,
+            "bucket": prompt.bucket,
+            "first_difference": first_difference(prompt, compared),
+            "broken": broken(prompt, compared),
+            "refused": compared.refused,
+        }
+        for prompt, compared in ordered
+    ]
+
+
 def _told(prompt: Prompt, compared: Compared) -> dict[str, Any]:
     return {
         "row": prompt.row,
@@ -168,6 +184,7 @@ def _told(prompt: Prompt, compared: Compared) -> dict[str, Any]:
         "reference": prompt.text,
         "reference_ended": prompt.ended,
         "answer": compared.answer.strip(),
+        "shared": common_prefix(prompt.text, compared.answer.strip()),
         "ended": compared.ended,
         "same_tokens": compared.same_tokens,
         "broken": broken(prompt, compared),

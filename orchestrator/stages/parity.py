@@ -17,8 +17,9 @@ docs/parity.md says how to read the numbers.
 """
 
 import json
+import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,7 +31,7 @@ from orchestrator.engines import client, running
 from orchestrator.engines.base import LORA
 from orchestrator.engines.client import Sampling
 from orchestrator.engines.running import Running
-from orchestrator.errors import InputError
+from orchestrator.errors import EngineError, InputError
 from orchestrator.stages import _compared as compared
 from orchestrator.stages._compared import BUCKETS, MERGED, REFERENCE, Compared, Pair, Prompt, Task
 from orchestrator.stages._divergence import kl_of_top, logprob_gap
@@ -43,6 +44,8 @@ TASKS: tuple[str, ...] = get_args(Task)
 """Tasks of `evaluate` that answers can be scored by here."""
 TOP = 100
 BATCH_SIZE = 8
+BATCH_TOKENS = 8192
+"""Of prompts that fill the context: a server's cache holds as many, so does that of the reference."""
 _TEMPLATE_MARGIN = 64
 """Tokens by which an engine's own tokenization of a prompt may be longer before it is refused."""
 
@@ -91,15 +94,14 @@ def run(config: Config, context: Context) -> Outputs:
     report: dict[str, Any] = {
         **_about(prompts, config),
         "comparison": {MERGED: "the full vocabulary"},
-        "broken": {
-            REFERENCE: compared.count_broken(map(compared.of_text, prompts)),
-            MERGED: compared.count_broken(compared.broken(*pair) for pair in pairs),
-        },
-        "worst": {MERGED: compared.worst(pairs)},
+        "broken": {REFERENCE: compared.count_broken(map(compared.of_text, prompts))},
+        "differing": {},
+        "worst": {},
         "notes": _notes(context),
         "unmeasured": _unmeasured(MERGED, MERGED, pairs, metrics),
         "seconds": {},
     }
+    _add(report, MERGED, pairs)
     for target in context.inputs["export"].report["targets"]:
         name, started = target["name"], time.monotonic()
         context.say(f"asking {name} on {target['engine']}")
@@ -110,10 +112,16 @@ def run(config: Config, context: Context) -> Outputs:
         metrics |= own
         report["unmeasured"] |= _unmeasured(name, target["engine"], pairs, own)
         report["comparison"][name] = _comparison(target["engine"], pairs)
-        report["broken"][name] = compared.count_broken(compared.broken(*pair) for pair in pairs)
-        report["worst"][name] = compared.worst(pairs)
+        _add(report, name, pairs)
         report["seconds"][name] = time.monotonic() - started
     return Outputs(metrics=metrics, report=report)
+
+
+def _add(report: dict[str, Any], name: str, pairs: Sequence[Pair]) -> None:
+    """What is shown of every model: where it differs, and how."""
+    report["broken"][name] = compared.count_broken(compared.broken(*pair) for pair in pairs)
+    report["differing"][name] = compared.differing(pairs)
+    report["worst"][name] = compared.worst(pairs)
 
 
 def _reference(config: Config, context: Context) -> tuple[dict[str, Any], list[Compared]]:
@@ -131,6 +139,7 @@ def _reference(config: Config, context: Context) -> tuple[dict[str, Any], list[C
             "context": config.near_limit_tokens or _longest(config.contexts.values()),
             "top": TOP,
             "batch_size": BATCH_SIZE,
+            "batch_tokens": BATCH_TOKENS,
             "directory": str(context.directory),
         },
     )
@@ -163,7 +172,10 @@ def _ask(
 
 
 def compare(served: Running, prompt: Prompt, max_new_tokens: int) -> Compared:
-    """One prompt on a running engine against the reference's answer to it; a prompt that it refuses is no error."""
+    """One prompt on a running engine against the reference's answer to it; a prompt that it refuses is no error.
+
+    Raises EngineError where the engine fails, or computes NaN.
+    """
     try:
         answer = served.chat(prompt.messages, Sampling(max_tokens=max_new_tokens))
         ids = served.engine.prompt_tokens(served.launch, prompt.messages)
@@ -171,6 +183,7 @@ def compare(served: Running, prompt: Prompt, max_new_tokens: int) -> Compared:
         told = [served.engine.next_token_logprobs(served.launch, tokens, TOP) for tokens in before]
     except client.RefusedError as error:
         return Compared(refused=error.message)
+    _require_numbers(served, prompt, told)
     steps = list(zip(prompt.answer_ids, map(dict, prompt.top), told, strict=False)) if all(told) else []
     return Compared(
         kl=[kl_of_top(expected, found) for _, expected, found in steps],
@@ -180,6 +193,17 @@ def compare(served: Running, prompt: Prompt, max_new_tokens: int) -> Compared:
         ended=answer.finish_reason == "stop",
         same_tokens=answer.prompt_tokens == len(prompt.prompt_ids) and ids in (None, prompt.prompt_ids),
     )
+
+
+def _require_numbers(served: Running, prompt: Prompt, told: Sequence[Mapping[int, float | None]]) -> None:
+    """JSON has no NaN: servers write null."""
+    for position, listed in enumerate(told):
+        if any(value is None or math.isnan(value) for value in listed.values()):
+            raise EngineError(
+                f"{served.launch.alias} computes no numbers (NaN) at token {position + 1} of its answer to row"
+                f" {prompt.row}: the exported weights are damaged, or overflow in their number format",
+                next_step="export it again; if it stays so, in a format with a wider range",
+            )
 
 
 def _longest(contexts: Collection[int | None]) -> int | None:

@@ -1,7 +1,8 @@
 """The reference side of parity: what the model as trained answers, and how far the merged one is off.
 
 Request: tuned, merged (folders), rows (jsonl), prompts, near_limit_prompts (counts), context (tokens that the latter
-fill with their answers; null: as many as the model has), positions, max_new_tokens, top, batch_size, directory.
+fill with their answers; null: as many as the model has), positions, max_new_tokens, top, batch_size (prompts that are
+computed together), batch_tokens (prompt tokens, of those that fill the context), directory.
 Writes reference.json: {chat_template, positions (of the model, or null), prompts: [`stages._compared.Prompt`]}.
 Result: reference (path), merged [{kl, logprob_diff, answer, ended}] per prompt, over the full vocabulary.
 
@@ -79,30 +80,31 @@ def ends_at(answer: Sequence[int], tokenizer: Any) -> list[int]:
 
 
 class Asked:
-    """One model and the prompts; those that fill the context are computed one by one."""
+    """One model and the prompts; of those that fill the context, fewer are computed together."""
 
     def __init__(self, model: Any, chats: Sequence[Chat], ends: list[int], pad: int, request: dict[str, Any]) -> None:
-        self._model, self._chats, self._request = model, chats, request
+        self._model, self._chats, self._positions = model, chats, request["positions"]
         self._speech: dict[str, Any] = {"ends": ends, "pad": pad, "max_new_tokens": request["max_new_tokens"]}
-        self._few = sum(chat["bucket"] != "near_limit" for chat in chats)
+        few = sum(chat["bucket"] != "near_limit" for chat in chats)
+        longest = max(len(chat["prompt_ids"]) for chat in chats)
+        self._parts = [
+            (slice(few), request["batch_size"]),
+            (slice(few, None), max(1, request["batch_tokens"] // longest)),
+        ]
 
     def answers(self) -> list[list[int]]:
         """The greedy answers."""
         ids = [chat["prompt_ids"] for chat in self._chats]
-        size = self._request["batch_size"]
-        return [
-            *loading.generate(self._model, ids[: self._few], batch_size=size, **self._speech),
-            *loading.generate(self._model, ids[self._few :], batch_size=1, **self._speech),
+        found = [
+            loading.generate(self._model, ids[part], batch_size=size, **self._speech) for part, size in self._parts
         ]
+        return [answer for part in found for answer in part]
 
     def logprobs(self, answers: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Per prompt the log-probabilities (positions, vocabulary) of the first tokens of these answers."""
-        first = [list(answer[: self._request["positions"]]) for answer in answers]
+        first = [list(answer[: self._positions]) for answer in answers]
         rows = [(chat["prompt_ids"], answer) for chat, answer in zip(self._chats, first, strict=True)]
-        groups = [
-            *loading.batches(rows[: self._few], self._request["batch_size"]),
-            *([row] for row in rows[self._few :]),
-        ]
+        groups = [group for part, size in self._parts for group in loading.batches(rows[part], size)]
         return [found for group in groups for found in logprobs(self._model, group)]
 
 
