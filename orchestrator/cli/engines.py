@@ -12,7 +12,8 @@ engines = typer.Typer(
 app.add_typer(engines, name="engines")
 
 Which = Annotated[str, typer.Argument(metavar="NAME[==VERSION]", help="As in `orch engines list`.")]
-Some = Annotated[list[str], typer.Argument(metavar="NAME[==VERSION]...", help="As in `orch engines list`.")]
+Some = Annotated[list[str] | None, typer.Argument(metavar="[NAME[==VERSION]]...", help="As in `orch engines list`.")]
+Everything = Annotated[bool, typer.Option("--all", help="Everything that there is for this machine, or for --kind.")]
 OptionalWhich = Annotated[
     str | None, typer.Argument(metavar="[NAME[==VERSION]]", help="Default: everything that is installed.")
 ]
@@ -32,12 +33,16 @@ def list_(kind: OfKind = None, as_json: AsJson = False) -> None:
 
 
 @engines.command()
-def install(names: Some, kind: OfKind = None) -> None:
+def install(names: Some = None, everything: Everything = False, kind: OfKind = None) -> None:
     """Install environments; one that is complete is kept, half of one is made again."""
+    from orchestrator.errors import InputError
     from orchestrator.serving import environments
 
     of, store = _kind(kind), _store()
-    for environment in [environments.named(name, store) for name in names]:
+    if everything == bool(names):
+        raise InputError("name what to install, or give --all", next_step="`orch engines list` shows what there is")
+    wanted = [environments.named(name, store) for name in names or []]
+    for environment in wanted or environments.installable(of):
         made = environments.install(environment, of, store, say=print)
         print(f"{made} is in {made.folder}")
 

@@ -4,7 +4,18 @@ import atexit
 import gc
 import sys
 
-from orchestrator.cli import bench, bench_run, catalog, cost, engines, releases, runs, schedule  # noqa: F401  registers
+from orchestrator.cli import (  # noqa: F401  each registers its commands
+    bench,
+    bench_run,
+    catalog,
+    cost,
+    engines,
+    engines_matrix,
+    releases,
+    runs,
+    schedule,
+    store,
+)
 from orchestrator.cli.app import app
 from orchestrator.errors import OrchError
 

@@ -197,7 +197,7 @@ def _planned(
     from orchestrator.controller.planning import make_plan
     from orchestrator.planner.forecast import Acceptance
     from orchestrator.recipe.load import load_recipe
-    from orchestrator.store.database import user
+    from orchestrator.store.identity import user
     from orchestrator.store.store import Store
 
     if why is not None and not why.strip():

@@ -41,6 +41,8 @@ class Cluster(Model):
     """Node pools; for `local` they are probed when left out."""
     images: dict[str, str] = {}
     """Container images of engines and quantizers, by their names in `orch engines list`."""
+    versions: dict[str, str] = {}
+    """Versions of engines and quantizers, where another one than the pinned one is wanted; by the same names."""
 
     def accelerators(self) -> dict[str, int]:
         """The most accelerators of each kind that one node has."""

@@ -10,6 +10,7 @@ from orchestrator.bench import sweep
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.catalog.models import ModelFacts
 from orchestrator.config import Model
+from orchestrator.documents import Key
 from orchestrator.engines.base import LORA
 from orchestrator.errors import InputError
 from orchestrator.loadgen.workload.spec import Workload
@@ -36,6 +37,10 @@ SAMPLE_BYTES = 2**20
 """Read of a file to tell how long its rows are."""
 MOST_BITS = 16
 """Of a weight."""
+SHARED_BY = "tensor_parallel_size"
+"""The option by which engines that cut every layer are told over how many GPUs."""
+EMBEDDINGS = {"embed_tokens", "lm_head", "wte", "embed_in", "embed_out"}
+"""Modules to save that are counted as the embedding and the head together, as they are where the two are one."""
 ASSUMED_INPUT = 512
 """Tokens of a prompt where only a benchmark of the real ones would tell; the load generator's own default."""
 
@@ -64,6 +69,8 @@ class Target(NamedTuple):
     """Number formats that its engine could serve instead."""
     required: bool = True
     """Whether the run cannot do without it."""
+    started: bool = True
+    """Whether the run deploys or measures it, with these options."""
 
 
 class Ask(NamedTuple):
@@ -97,6 +104,7 @@ def _fine_tune(train: Train, rows: Rows | Unknown) -> FineTune:
         lora_r=train.lora_r,
         lora_dropout=train.lora_dropout,
         target_modules=train.lora_target_modules,
+        train_embeddings=bool(set(train.lora_modules_to_save) & EMBEDDINGS),
         micro_batch_size=train.micro_batch_size,
         sequence_len=train.sequence_len,
         longest_row=known.longest if known else None,
@@ -182,6 +190,7 @@ def rows(
 def targets(recipe: Recipe) -> list[Target]:
     """Every export, with the options that its engine will run with."""
     options, served = engine_args(recipe), recipe.serve.target if recipe.serve else None
+    started = {served, *measured(recipe)}
     return [
         Target(
             found.name,
@@ -190,6 +199,7 @@ def targets(recipe: Recipe) -> list[Target]:
             _serving(found.engine, found.quantization, options.get(found.name, {}), recipe.train),
             _others(found.engine, found.quantization),
             required=found.required or found.name == served,
+            started=found.name in started,
         )
         for found in recipe.export
     ]
@@ -222,6 +232,23 @@ def engine_args(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return found | getattr(configs.get("benchmark"), "engine_args", {})
 
 
+def on(engine: str, given: dict[str, Any], count: int) -> dict[str, Any]:
+    """The options on so many accelerators: all of them share the model, unless the options say otherwise."""
+    fields = plugins.load(engines, engine).Options.model_fields
+    return {SHARED_BY: count, **given} if count > 1 and SHARED_BY in fields else given
+
+
+def args_key(recipe: Recipe, target: str) -> Key:
+    """Where the recipe has the options of a target's engine."""
+    own = recipe.benchmark and target in recipe.benchmark.engine_args
+    return ("benchmark", "engine_args", target) if own else ("serve", "engine_args")
+
+
+def measured(recipe: Recipe) -> list[str]:
+    """Targets that the benchmark sends requests to."""
+    return list(getattr(stage_configs(recipe).get("benchmark"), "targets", []))
+
+
 def _serving(engine: str, quantization: str, given: dict[str, Any], train: Train | None) -> Serving | Unknown:
     """An adapter is served on its base, which stays as wide as it was."""
     try:
@@ -229,7 +256,7 @@ def _serving(engine: str, quantization: str, given: dict[str, Any], train: Train
         options: Model = module.Options(**given)
         planned = module.planned(options) if hasattr(module, "planned") else _same_names(options)
         if quantization != LORA:
-            return Serving(engine=engine, quantization=_word(quantization), **planned)
+            return Serving(engine=engine, quantization=quantization, **planned)
         adapter = adapter_of(train) if train else None
         held = {"lora_slots": 1, "lora_rank": adapter.rank if adapter else 16}
         return Serving(engine=engine, **(held | planned))
@@ -238,20 +265,15 @@ def _serving(engine: str, quantization: str, given: dict[str, Any], train: Train
 
 
 def _others(engine: str, quantization: str) -> list[str]:
-    """Those of its formats whose bits the planner knows; 32 bits are nobody's wish, and an adapter is another thing."""
-    found: list[str] = []
-    if quantization == LORA:
-        return found
-    for name in plugins.load(engines, engine).QUANTIZATIONS:
+    """Its other formats, each once, as far as the planner knows their bits; none of 32 bits, none for an adapter."""
+    found: dict[str, str] = {}
+    module = plugins.load(engines, engine)
+    for name in getattr(module, "SUGGESTED", module.QUANTIZATIONS) if quantization != LORA else ():
         with contextlib.suppress(InputError):
-            if _word(name) != _word(quantization) and weight_format(_word(name)).bits <= MOST_BITS:
-                found.append(_word(name))
-    return found
-
-
-def _word(quantization: str) -> str:
-    """llama.cpp's F32 is everybody else's fp32."""
-    return {"f32": "fp32"}.get(quantization.lower(), quantization)
+            served = weight_format(name)
+            if served != weight_format(quantization) and served.bits <= MOST_BITS:
+                found.setdefault(served.name, name)
+    return list(found.values())
 
 
 def _same_names(options: Model) -> dict[str, Any]:

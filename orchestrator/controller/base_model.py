@@ -22,6 +22,8 @@ class Base(NamedTuple):
     """Where its dimensions were read."""
     fetched: bool
     """Whether its files are on this machine."""
+    folder: Path | None = None
+    """Where, for a folder that the recipe names or that the prepare stage has left."""
 
 
 def base_model(source: Source, prepared: PlannedStage | None, catalog: Catalog, store: Store, cwd: Path) -> Base:
@@ -31,7 +33,7 @@ def base_model(source: Source, prepared: PlannedStage | None, catalog: Catalog, 
     """
     folder = _folder(source, prepared, store, cwd)
     if folder is not None:
-        return Base(_licensed(_read(folder, source, catalog), source), f"{folder}/config.json", True)
+        return Base(_licensed(_read(folder, source, catalog), source), f"{folder}/config.json", True, folder)
     name = source.path or ""
     if source.prepare:
         return Base(Unknown(reason="unknown: the base model is not known until its prepare command has run"), "", False)

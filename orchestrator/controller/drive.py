@@ -3,6 +3,7 @@
 Every step is in the store before the next begins, so that a driver which is started again goes on where it was.
 """
 
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 from orchestrator.controller import gates, reporting
 from orchestrator.controller.reuse import reusable
 from orchestrator.controller.spending import Clock, Watch
-from orchestrator.errors import InputError, OrchError, WorkerDiedError
+from orchestrator.errors import InputError, OrchError, StaleClaimError, WorkerDiedError
 from orchestrator.planner.plan import Plan, PlannedStage
 from orchestrator.ray import launch
 from orchestrator.stages.base import Outputs
@@ -41,6 +42,9 @@ def drive(home: str, run: str, on_ray: Executor | None = None, clock: Clock = ti
     finished = False
     try:
         finished = _stages(store, run, on_ray, clock)
+    except StaleClaimError as error:  # another driver has the run now, and what becomes of it is for that one to say
+        print(error, file=sys.stderr)
+        return
     except OrchError as error:
         failure = error
     except Exception as error:  # whatever happens, the run must not stay `running` with nobody behind it
@@ -97,29 +101,29 @@ def _outputs(store: Store, run: str, planned: PlannedStage, on_ray: Executor) ->
         outputs = reusable(planned.name, Outputs.model_validate(made.outputs), store.home)
         if outputs is not None:
             if mine.state == "pending":
-                store.move_stage(run, planned.name, "reused", outputs=outputs.model_dump())
+                store.reuse_stage(run, planned.name, outputs.model_dump())
             return outputs
     if mine.state != "pending":  # our own predecessor died with it, or the world has moved on since
-        store.move_stage(run, planned.name, "pending")
+        store.reset_stage(run, planned.name, f"it was {mine.state} when its driver began")
     return _make(store, run, planned, on_ray)
 
 
 def _make(store: Store, run: str, planned: PlannedStage, on_ray: Executor) -> Outputs | None:
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        store.move_stage(run, planned.name, "running")
+        claim = store.claim_stage(run, planned.name)
         try:
             made = on_ray(store, run, planned)
         except WorkerDiedError as error:
             if attempt == MAX_ATTEMPTS:
-                store.move_stage(run, planned.name, "failed", error=error)
+                store.end_stage(claim, "failed", error=error)
                 raise
-            store.move_stage(run, planned.name, "pending", error=error)
+            store.end_stage(claim, "pending", error=error)
             store.record("log", run=run, stage=planned.name, message=f"{error.message.splitlines()[0]}; trying again")
             continue
         except OrchError as error:
-            store.move_stage(run, planned.name, "failed", error=error)
+            store.end_stage(claim, "failed", error=error)
             raise
-        store.move_stage(run, planned.name, "cancelled" if made is None else "succeeded", outputs=made)
+        store.end_stage(claim, "cancelled" if made is None else "succeeded", outputs=made)
         return None if made is None else Outputs.model_validate(made)
     raise AssertionError("the last attempt returns or raises")
 

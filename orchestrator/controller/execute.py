@@ -16,7 +16,7 @@ from orchestrator.planner.plan import Plan
 from orchestrator.stages.base import Context, Emit, Outputs
 from orchestrator.store.store import Store
 
-_ROOT = Path(stages.__file__).parents[2]
+_PACKAGE = Path(stages.__file__).parents[1]
 WORKER_GRACE_S = 120.0
 """Between SIGTERM and SIGKILL of a worker: long enough for the rest of an optimizer step and a checkpoint."""
 
@@ -61,6 +61,7 @@ def execute(home: str, run: str, stage: str) -> dict[str, Any]:
                 store.home,
                 kind_of(plan.accelerator),
                 plan.cluster.images,
+                plan.cluster.versions,
                 say=lambda message: emit("log", message=message),
             ),
         )
@@ -86,7 +87,7 @@ def run_worker(
     asked.write_text(json.dumps(request))
     result.unlink(missing_ok=True)
     command = [*(python or [sys.executable]), "-m", f"orchestrator.workers.{name}", str(asked), str(result)]
-    found_by = {"PYTHONPATH": str(_ROOT)} if python else None
+    found_by = {"PYTHONPATH": str(_package_alone(directory))} if python else None
     log = directory / f"{name}.log"
     process = processes.start(command, log=log, environment=found_by, grace_s=WORKER_GRACE_S, events=True)
     try:
@@ -103,6 +104,16 @@ def run_worker(
         raise kind(f"{cause}:\n{process.last_lines()}", next_step=f"its whole log: {log}")
     found: dict[str, Any] = json.loads(result.read_text())
     return found
+
+
+def _package_alone(directory: Path) -> Path:
+    """A folder with orch's package and nothing else: what is installed beside it would hide the environment's own."""
+    link = directory / "package" / _PACKAGE.name
+    link.parent.mkdir(exist_ok=True)
+    if not link.is_symlink() or link.readlink() != _PACKAGE:
+        link.unlink(missing_ok=True)
+        link.symlink_to(_PACKAGE)
+    return link.parent
 
 
 def _forward(process: processes.GuardedProcess, emit: Emit) -> OrchError | None:

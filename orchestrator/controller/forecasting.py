@@ -61,7 +61,7 @@ def forecast(known: Known, planned: Sequence[PlannedStage], accepted: Acceptance
         prefer=known.recipe.resources.prefer,
         license=licence(known, accepted),
         budget=BudgetForecast(budget=limits, judgement=budget.judge(limits, cost, time)) if limits else None,
-        warnings=_warnings(known, stages),
+        warnings=[*known.warnings, *_warnings(known, stages)],
     )
 
 
@@ -169,7 +169,7 @@ def _target(known: Known, planned: Sequence[PlannedStage], export: Target) -> Ta
     assert isinstance(facts, ModelFacts), "and so has the model"
     assert isinstance(gpu, Gpu), "and so has the accelerator"
     assert slot is not None, "whose slot it is"
-    placed = export.serving.model_copy(update={"tensor": slot.count})
+    placed = layouts.shared(export.serving, slot)
     try:
         fit = serving_memory(facts, placed, gpu)
     except InputError as error:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from orchestrator.catalog.catalog import Catalog
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.clusters.cluster import Cluster
-from orchestrator.controller import asked, placing, refusals
+from orchestrator.controller import asked, placing, refusals, servability
 from orchestrator.controller.asked import Ask, Rows, Target
 from orchestrator.controller.base_model import Base, base_model
 from orchestrator.controller.placing import Placement
@@ -17,6 +17,7 @@ from orchestrator.planner.training.finetune import FineTune
 from orchestrator.recipe.load import Loaded
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.store.store import Store
+from orchestrator.validation import refused
 
 
 class Known(NamedTuple):
@@ -33,6 +34,8 @@ class Known(NamedTuple):
     """Every export of the recipe."""
     refused: Mapping[str, str]
     """Those that cannot be served where the plan runs -> why."""
+    warnings: Sequence[str]
+    """What to mind about serving them."""
     asks: Sequence[Ask]
     placement: Placement
     cluster: Cluster
@@ -61,7 +64,8 @@ class Known(NamedTuple):
 def known(
     loaded: Loaded, planned: Sequence[PlannedStage], cluster: Cluster, catalog: Catalog, store: Store, cwd: Path
 ) -> Known:
-    """From the stages that do not depend on the accelerator, which this chooses. Raises InputError as `make_plan`."""
+    """From the stages that do not depend on the accelerator, which this chooses. Raises InputError as `make_plan`, and
+    RecipeError for targets that could not load or answer what the recipe makes of this base model."""
     recipe = loaded.recipe
     stages = {stage.name: stage for stage in planned}
     base = Base(Unknown(reason="unknown: the recipe has no base model"), "", False)
@@ -72,6 +76,9 @@ def known(
     trained = "train" not in stages or stages["train"].reused_from is not None
     tune = None if trained else asked.fine_tune(recipe, base.facts, rows)
     targets = asked.targets(recipe)
+    lint = servability.check(recipe, base, targets, rows)
+    if lint.problems:
+        raise refused(loaded.document, str(loaded.path), lint.problems)
     prompt = None if isinstance(held_out, Unknown) else max(1, round(held_out.tokens.value / held_out.number))
     asks = asked.asks(recipe, prompt)
     busiest = max(asks, key=lambda ask: ask.concurrency or 0)
@@ -79,14 +86,16 @@ def known(
     choices = placing.slots(loaded, cluster, catalog)
     tokens = asked.train_tokens(recipe.train, rows) if recipe.train else None
     placement = placing.place(recipe, choices, cluster, base.facts, (tune, tokens), targets, request)
-    refused = {target.name: why for target in targets if (why := _refused(target, placement, cluster))}
-    return Known(recipe, base, rows, held_out, tune, targets, refused, asks, placement, cluster, catalog, store)
+    unserved = {target.name: why for target in targets if (why := _unserved(target, placement, cluster))}
+    return Known(
+        recipe, base, rows, held_out, tune, targets, unserved, lint.warnings, asks, placement, cluster, catalog, store
+    )
 
 
-def _refused(target: Target, placement: Placement, cluster: Cluster) -> str | None:
+def _unserved(target: Target, placement: Placement, cluster: Cluster) -> str | None:
     """Why it cannot be served on what the plan takes, or on this machine's CPU where it takes none."""
     slot = placement.basis
     if slot is None:
         return refusals.unserved(target, None, cluster.images)
     unserved = refusals.unserved(target, slot.gpu, cluster.images) if slot.gpu else None
-    return unserved or refusals.misfit(target.name, slot, placement.layouts)
+    return unserved or refusals.crowded(target, slot) or refusals.misfit(target.name, slot, placement.layouts)

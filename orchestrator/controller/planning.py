@@ -15,7 +15,7 @@ from orchestrator import engines, plugins, stages
 from orchestrator.catalog.catalog import load
 from orchestrator.clusters.cluster import Cluster
 from orchestrator.config import Model
-from orchestrator.controller import forecasting, targets
+from orchestrator.controller import asked, forecasting, targets
 from orchestrator.controller.known import known
 from orchestrator.controller.reuse import reusable
 from orchestrator.digests import digest_path, digest_value
@@ -25,7 +25,7 @@ from orchestrator.planner.plan import Gate, Plan, PlannedStage, Resources
 from orchestrator.recipe.load import Loaded
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.recipe.stages import NEEDS, is_on, stage_configs
-from orchestrator.stages import prepare
+from orchestrator.stages import benchmark, deploy, prepare
 from orchestrator.stages.base import Outputs, local_path
 from orchestrator.store.store import Store
 
@@ -57,15 +57,15 @@ def make_plan(
     before = list(itertools.takewhile(lambda name: name not in _BY_ACCELERATOR, configs))
     planned: list[PlannedStage] = []
     for name in before:
-        planned.append(_stage(name, configs[name], planned, recipe, cwd))
+        planned.append(_stage(name, configs[name], planned, recipe, cluster, cwd))
     _note_reuse(planned, store, forced)
     found = known(loaded, planned, cluster, load(store.home, cwd), store, cwd)
     slot = found.placement.slot
     accelerator, count = ((slot.pool or slot.kind), slot.count) if slot else (None, 0)
     configs = stage_configs(recipe, found.left_out)
     for name in list(configs)[len(before) :]:
-        config = configs[name].model_copy(update=_placed(name, cluster, accelerator, count))
-        planned.append(_stage(name, config, planned, recipe, cwd))
+        config = configs[name].model_copy(update=_placed(configs[name], recipe, cluster, accelerator, count))
+        planned.append(_stage(name, config, planned, recipe, cluster, cwd))
     _note_reuse(planned, store, forced, start=len(before))
     planned = [_with_accelerators(stage, count) for stage in planned]
     predicted = forecasting.forecast(found, planned, accepted) if recipe.base_model else None
@@ -112,12 +112,16 @@ def _advice(found: Forecast | None) -> list[str]:
     return advice
 
 
-def _placed(name: str, cluster: Cluster, accelerator: str | None, count: int) -> dict[str, Any]:
+def _placed(config: Model, recipe: Recipe, cluster: Cluster, accelerator: str | None, count: int) -> dict[str, Any]:
     """What the choice of the accelerator adds to the configuration of a stage that starts engines."""
-    if name not in ("deploy", "benchmark"):
+    if isinstance(config, deploy.Config):
+        return {"num_gpus": count, "engine_args": asked.on(config.engine, config.engine_args, count)}
+    if not isinstance(config, benchmark.Config):
         return {}
-    price, source = cluster.price(accelerator, count) if name == "benchmark" else (None, None)
-    return {"num_gpus": count} | ({"usd_per_hour": price, "price_source": source} if name == "benchmark" else {})
+    engine_of = {entry.name: entry.engine for entry in recipe.export}
+    given = {name: asked.on(engine_of[name], args, count) for name, args in config.engine_args.items()}
+    price, source = cluster.price(accelerator, count)
+    return {"num_gpus": count, "engine_args": given, "usd_per_hour": price, "price_source": source}
 
 
 def _no_room(planned: list[PlannedStage], cluster: Cluster, accelerator: str | None, count: int) -> list[str]:
@@ -143,7 +147,9 @@ def _check_paths(recipe: Recipe, cwd: Path) -> None:
             prepare.check_exists(dataset, cwd, name)
 
 
-def _stage(name: str, config: Model, before: list[PlannedStage], recipe: Recipe, cwd: Path) -> PlannedStage:
+def _stage(
+    name: str, config: Model, before: list[PlannedStage], recipe: Recipe, cluster: Cluster, cwd: Path
+) -> PlannedStage:
     module = plugins.load(stages, name)
     wanted: Resources = module.estimate(config)
     reads = {stage.name: stage.digest for stage in before if stage.name in NEEDS[name]}
@@ -153,7 +159,7 @@ def _stage(name: str, config: Model, before: list[PlannedStage], recipe: Recipe,
         **({"files": _asked_files(recipe, cwd)} if name == "benchmark" else {}),
         "reads": reads,
         "code": _code(module, config),
-        "libraries": {library: _version(library) for library in module.LIBRARIES},
+        "libraries": _libraries(module, config, cluster),
     }
     dumped = config.model_dump(mode="json")
     return PlannedStage(name=name, config=dumped, digest=digest_value(identity), resources=wanted)
@@ -189,11 +195,27 @@ def _asked_files(recipe: Recipe, cwd: Path) -> dict[str, str]:
 
 
 def _code(module: ModuleType, config: Model) -> dict[str, str]:
-    """Digests of the files that do the stage's work: its module, its workers, its engines."""
-    workers = [_PACKAGE / "workers" / f"{name}.py" for name in getattr(module, "WORKERS", ())]
-    files = [Path(inspect.getfile(module)), *workers]
-    files += [Path(inspect.getfile(plugins.load(engines, name))) for name in _engines(config)]
+    """Digests of the files that do the stage's work: its module, its engines, and the workers of both."""
+    used = [plugins.load(engines, name) for name in _engines(config)]
+    workers = {name for each in (module, *used) for name in getattr(each, "WORKERS", ())}
+    files = [Path(inspect.getfile(module)), *(_PACKAGE / "workers" / f"{name}.py" for name in workers)]
+    files += [file for engine in used for file in _engine_files(Path(inspect.getfile(engine)))]
     return {os.path.relpath(file, _PACKAGE): digest_path(file)[0] for file in files}
+
+
+def _libraries(module: ModuleType, config: Model, cluster: Cluster) -> dict[str, str | None]:
+    """Versions of what does the stage's work: of the stage and of its engines, and of the engines' environments."""
+    used = [plugins.load(engines, name) for name in _engines(config)]
+    own = {library: _version(library) for each in (module, *used) for library in each.LIBRARIES}
+    needed = [environment for engine in used for environment in engine.ENVIRONMENTS]
+    return own | {
+        one.name: cluster.images.get(one.name) or cluster.versions.get(one.name, one.version) for one in needed
+    }
+
+
+def _engine_files(module: Path) -> list[Path]:
+    """An engine's module, and the private ones beside it that are named after it."""
+    return [module, *module.parent.glob(f"_{module.stem}_*.py")]
 
 
 def _engines(config: Model) -> set[str]:

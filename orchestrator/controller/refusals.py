@@ -9,6 +9,7 @@ from orchestrator.controller.asked import Target
 from orchestrator.environments.environment import kind_of
 from orchestrator.planner.forecast import Layout
 from orchestrator.planner.layouts import Slot
+from orchestrator.planner.serving.serving import Serving
 
 
 class Reason(NamedTuple):
@@ -45,6 +46,12 @@ def instead(export: Target, gpu: Gpu | None) -> str:
     return f"{other} for {export.name}, or `required: false` to go on without it"
 
 
+def crowded(export: Target, slot: Slot) -> str | None:
+    """Why the slot has too few GPUs for the options of the engine; None: it has enough."""
+    asked = export.serving.gpus if export.started and isinstance(export.serving, Serving) else 1
+    return f"its engine_args ask for {asked} GPUs" if asked > slot.count else None
+
+
 def misfit(purpose: str, slot: Slot, found: Sequence[Layout]) -> str | None:
     """Why nothing that can be carried out fits on the slot, for training or for a target; None: something does."""
     mine = [one for one in found if (one.purpose, one.slot) == (purpose, slot.name)]
@@ -61,8 +68,12 @@ def _no_environment(module: Any, gpu: Gpu | None, images: Mapping[str, str]) -> 
 
 
 def _unserved(export: Target, slot: Slot, images: Mapping[str, str]) -> Reason | None:
-    why = unserved(export, slot.gpu, images) if slot.gpu else None
-    return Reason(f"{export.name} cannot be served on {slot.name}: {why}", instead(export, slot.gpu)) if why else None
+    where = f"{export.name} cannot be served on {slot.name}"
+    if slot.gpu and (why := unserved(export, slot.gpu, images)):
+        return Reason(f"{where}: {why}", instead(export, slot.gpu))
+    if why := crowded(export, slot):
+        return Reason(f"{where}: {why}", "as many accelerators as the engine_args ask for, or fewer there")
+    return None
 
 
 def _misfit(purpose: str, slot: Slot, found: Sequence[Layout]) -> Reason | None:

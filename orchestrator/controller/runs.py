@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -121,7 +122,7 @@ def resume(store: Store, run: str, overrides: Sequence[str] = ()) -> None:
         store.change_plan(run, plan.model_dump(mode="json"), reason=" ".join(overrides))
     for stage in store.stage_runs(run):
         if stage.state in ("failed", "cancelled"):
-            store.move_stage(run, stage.stage, "pending")
+            store.reset_stage(run, stage.stage, "the run is resumed")
     store.move_run(run, "queued")
 
 
@@ -131,15 +132,22 @@ def is_lost(store: Store, run: Run) -> bool:
         return False
     if Plan.model_validate(run.plan).cluster.address != "local" or connect.address_of_head(store.home):
         return False
+    if _is_elsewhere(store, run.id):
+        return False
     starting = run.state == "queued" and time.time() - store.events(run=run.id)[-1].time < _START_S
     return not starting
+
+
+def _is_elsewhere(store: Store, run: str) -> bool:
+    """Whether it was started on another machine of the team, whose own Ray cannot be looked at from here."""
+    return store.is_shared and store.run(run).owner.partition("@")[2] != socket.gethostname()
 
 
 def mark_lost(store: Store, run: Run) -> None:
     """Say so in the store: the run failed, and can be resumed."""
     for stage in store.stage_runs(run.id):
         if stage.state == "running":
-            store.move_stage(run.id, stage.stage, "pending")
+            store.reset_stage(run.id, stage.stage, "Ray was stopped while it ran")
     error = InfrastructureError("Ray was stopped while the run was going on", next_step=f"`orch resume {run.id}`")
     store.move_run(run.id, "failed", error=error)
 
@@ -165,6 +173,6 @@ def stop_everything(store: Store) -> bool:
         if is_lost(store, run):
             mark_lost(store, run)
     for release in store.releases():
-        if release.state in ("starting", "warm"):
+        if release.state in ("starting", "warm") and not _is_elsewhere(store, release.run):
             store.move_release(release, "stopped", reason="orch down")
     return stopped

@@ -165,7 +165,7 @@ def start_detached(home: Path) -> int:
             process = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator.cli.main", "schedule", "serve"],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=home,
-                env={**os.environ, "ORCH_HOME": str(home)},
+                env={**os.environ, "ORCH_HOME": str(home), "ORCH_WHO": "scheduler"},
             )  # fmt: skip
         deadline = time.monotonic() + _START_TIMEOUT_S
         while (found := running(home)) is None:

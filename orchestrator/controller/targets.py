@@ -9,13 +9,14 @@ from orchestrator.clusters.cluster import Cluster
 from orchestrator.controller import asked, refusals
 from orchestrator.controller.asked import Target
 from orchestrator.controller.known import Known
-from orchestrator.engines.base import Launch
+from orchestrator.engines.base import LORA, Launch
 from orchestrator.engines.running import HOST
 from orchestrator.environments.environment import OWN, Environment, Installed, kind_of
 from orchestrator.environments.folder import Folder
 from orchestrator.environments.site import Site
 from orchestrator.errors import InfrastructureError
 from orchestrator.planner.plan import PlannedStage, PlannedTarget
+from orchestrator.stages.train import adapter_of
 
 PORT = 8000
 """Stands for the free one that the run will find."""
@@ -26,11 +27,16 @@ def planned(
 ) -> list[PlannedTarget]:
     """Every target of the recipe, also those that are left out."""
     home = known.store.home
-    site = Site(home, kind_of(accelerator), cluster.images, say=lambda _: None)
-    given = asked.engine_args(known.recipe)
+    site = Site(home, kind_of(accelerator), cluster.images, cluster.versions, say=lambda _: None)
+    slot, given = known.placement.basis, asked.engine_args(known.recipe)
     digest = next((stage.digest[:16] for stage in stages if stage.name == "export"), "DIGEST")
     folder = home / "stages" / f"export-{digest}"
-    return [_planned(export, known, site, folder, given.get(export.name, {})) for export in known.targets]
+    return [
+        _planned(
+            export, known, site, folder, asked.on(export.engine, given.get(export.name, {}), slot.count if slot else 0)
+        )
+        for export in known.targets
+    ]
 
 
 def obstacles(known: Known) -> list[tuple[str, str]]:
@@ -46,7 +52,8 @@ def obstacles(known: Known) -> list[tuple[str, str]]:
 
 def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapping[str, Any]) -> PlannedTarget:
     module = plugins.load(engines, export.engine)
-    options, needed = module.Options(**given), next(iter(module.ENVIRONMENTS), None)
+    options, declared = module.Options(**given), next(iter(module.ENVIRONMENTS), None)
+    needed = site.wanted(declared) if declared else None
     installed = _found(needed, site)
     used = installed or (_to_be(needed, site) if needed else OWN)
     launch = Launch(
@@ -57,6 +64,7 @@ def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapp
         directory=site.home / "logs",
         installed=used,
         options=options,
+        **(_on_its_base(known) if export.quantization == LORA else {}),
     )
     return PlannedTarget(
         name=export.name,
@@ -70,6 +78,13 @@ def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapp
         variables=module.environment(launch, options),
         files={str(launch.directory / name): text for name, text in module.files(launch, options).items()},
     )
+
+
+def _on_its_base(known: Known) -> dict[str, Any]:
+    """What an engine would read from the export of an adapter; BASE stands for a base that is not here yet."""
+    train, source = known.recipe.train, known.recipe.base_model
+    named = source.path if source and source.path and not source.prepare else "BASE"
+    return {"adapter": adapter_of(train) if train else None, "base": known.base.folder or Path(named)}
 
 
 def _alias(export: Target, known: Known) -> str:

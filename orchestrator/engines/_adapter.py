@@ -19,6 +19,7 @@ from orchestrator.errors import InputError
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_VARIANTS = ("lora_bias", "alora_invocation_tokens", "layer_replication", "use_qalora", "use_bdlora")
 _VOCABULARY = ("embed_tokens", "lm_head", "token_adapter", "wte", "word_embeddings")
 
 
@@ -37,7 +38,14 @@ def read(folder: Path) -> Adapter:
         resized_vocabulary=any(part in name for name in whole for part in _VOCABULARY),
         alpha_pattern=bool(config.get("alpha_pattern")),
         rank_pattern=bool(config.get("rank_pattern")),
+        target_modules=tuple(sorted({_module(name) for name in names if name not in whole})),
+        variants=tuple(name for name in _VARIANTS if config.get(name)),
     )
+
+
+def _module(name: str) -> str:
+    """`q_proj` of `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`."""
+    return name.partition(".lora_")[0].rpartition(".")[2]
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -52,18 +60,26 @@ def settings(folder: Path) -> dict[str, Any]:
 
 
 def tensor_names(folder: Path) -> Sequence[str]:
-    """Names in the adapter's file, without its weights. Raises InputError for a file that is not safetensors.
+    """Names in the adapter's file, without its weights. Raises InputError for a file that is not safetensors."""
+    return sorted(header(folder / WEIGHTS))
 
-    The header of a safetensors file is JSON, after its length in 8 bytes.
-    """
-    path = folder / WEIGHTS
+
+def header(path: Path) -> dict[str, Any]:
+    """Tensor -> its dtype and shape, of a safetensors file: JSON, after its length in 8 bytes. Raises InputError."""
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
+            found: dict[str, Any] = json.loads(file.read(length))
     except (OSError, ValueError, struct.error) as error:
-        raise InputError(f"the adapter's {path} cannot be read: {error}", next_step="train it again") from error
-    return sorted(header.keys() - {"__metadata__"})
+        raise InputError(f"the weights in {path} cannot be read: {error}", next_step="make them again") from error
+    found.pop("__metadata__", None)
+    return found
+
+
+def was_trained_quantized(folder: Path) -> bool:
+    """Whether the base was quantized while the adapter was trained (QLoRA)."""
+    training = folder / "training.json"
+    return training.exists() and bool(json.loads(training.read_text()).get("quantization"))
 
 
 def changes_base(adapter: Adapter) -> bool:

@@ -6,6 +6,7 @@ too. What a running server really reads is held against this by its usage, which
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +38,15 @@ def prompt_ids(folder: Path, messages: Sequence[Mapping[str, Any]]) -> list[int]
     if rendered is None:
         return None
     return list(_tokenizer(folder / "tokenizer.json").encode(rendered, add_special_tokens=False).ids)
+
+
+@functools.lru_cache(maxsize=4)
+def ids_of_texts(folder: Path) -> Mapping[str, int]:
+    """Text -> id of every token that alone has this text; several have that of a broken character."""
+    tokenizer = _tokenizer(folder / "tokenizer.json")
+    texts = [tokenizer.decode([token], skip_special_tokens=False) for token in range(tokenizer.get_vocab_size())]
+    counted = Counter(texts)
+    return {text: token for token, text in enumerate(texts) if counted[text] == 1}
 
 
 def render(text: str, messages: Sequence[Mapping[str, Any]], special_tokens: Mapping[str, str]) -> str | None:

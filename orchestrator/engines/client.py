@@ -50,7 +50,7 @@ class StatusError(Exception):
 
     def __init__(self, status: int, body: str) -> None:
         super().__init__(f"status {status}: {body[:500]}")
-        self.status = status
+        self.status, self.body = status, body
 
 
 def chat(

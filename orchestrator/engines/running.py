@@ -7,8 +7,10 @@ Ready means that it answered the golden conversation as the token contract says:
 an engine that loads, and a 200 from /health proves neither that its kernels run nor that it is the right model.
 """
 
+import dataclasses
 import http.client
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,8 @@ from orchestrator import engines, plugins, processes, token_contract
 from orchestrator.engines import client
 from orchestrator.engines.base import Launch
 from orchestrator.engines.client import Answer, Sampling
+from orchestrator.environments import devices
+from orchestrator.environments.environment import Kind
 from orchestrator.environments.site import Site
 from orchestrator.errors import EngineError
 from orchestrator.processes import GuardedProcess
@@ -107,7 +111,14 @@ def start(
     site: Site,
     port: int | None = None,
 ) -> Running:
-    """The process, which still loads; its log is `directory/alias.log`. The environment is installed if need be."""
+    """The process, which still loads; its log is `directory/alias.log`. The environment is installed if need be.
+
+    Raises EngineError for a port in use: an engine there, of the same name, would be taken for this one.
+    """
+    if port and not processes.is_free(port):
+        raise EngineError(
+            f"port {port} of {HOST} is in use", next_step="choose another port, or stop what listens there"
+        )
     module = plugins.load(engines, name)
     installed = site.ensure(next(iter(module.ENVIRONMENTS), None))
     launch = Launch(
@@ -119,16 +130,34 @@ def start(
         installed=installed,
         options=options,
     )
+    variables = _variables(launch, module, site.kind)
+    inside = installed.serving(alias, directory, reads=_read(launch, module), variables=variables)
+    launch = dataclasses.replace(launch, installed=inside)
     directory.mkdir(parents=True, exist_ok=True)
     for file, text in module.files(launch, options).items():
         (directory / file).write_text(text)
     process = processes.start(
         module.command(launch, options),
         log=directory / f"{alias}.log",
-        environment=module.environment(launch, options),
+        environment=variables,
         grace_s=module.STOP_GRACE_S,
+        cleanup=inside.removal,
     )
     return Running(module, launch, process)
+
+
+def _read(launch: Launch, module: Any) -> list[Path]:
+    """Files and folders that the command names: the model, the base of an adapter."""
+    words = module.command(launch, launch.options)[len(launch.installed.prefix) :]
+    return [Path(word) for word in words if Path(word).is_absolute() and Path(word).exists()]
+
+
+def _variables(launch: Launch, module: Any, kind: Kind) -> dict[str, str | None]:
+    """What its process gets on top; None is taken away: our packages would hide those of its environment."""
+    found = devices.variables(kind, devices.visible(kind, os.environ))
+    own = {"PYTHONPATH": None} if launch.installed.where in ("environment", "container") else {}
+    given: dict[str, str] = module.environment(launch, launch.options)
+    return found | own | given
 
 
 def wait_until_ready(found: Running, *, contract: TokenContract | None, timeout_s: float = READY_TIMEOUT_S) -> float:

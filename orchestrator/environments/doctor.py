@@ -29,13 +29,22 @@ def examine(environment: Environment, kind: Kind, folder: Folder) -> list[Findin
     complete = Finding("complete", state == "complete", _STATES[state])
     if state in ("missing", "incomplete"):
         return [complete]
-    findings = [complete]
-    if isinstance(recipe, Pip):
-        findings += [_python(folder), _versions(folder, recipe)]
+    if isinstance(recipe, Build):
+        programs = [_program(folder.path / "bin" / name, must_tell=False) for name in recipe.targets]
+        return [complete, *programs, *(_kept(folder.path / name) for name in recipe.kept)]
+    return [complete, *_virtualenv(environment, recipe, folder)]
+
+
+def _virtualenv(environment: Environment, recipe: Pip | None, folder: Folder) -> list[Finding]:
+    """`recipe` is None where no engine declares the environment any more."""
+    findings = [_python(folder)]
+    if recipe:
+        findings.append(_versions(folder, recipe))
     if environment.check:
         findings.append(_import(environment.check, folder))
-    programs = recipe.targets if isinstance(recipe, Build) else (environment.program,) if environment.program else ()
-    return findings + [_program(folder.path / "bin" / name, must_tell=isinstance(recipe, Pip)) for name in programs]
+    if environment.program in virtualenv.programs(folder.packages):
+        findings.append(_program(folder.path / "bin" / environment.program, must_tell=True))
+    return findings
 
 
 _STATES = {
@@ -85,6 +94,10 @@ def _program(program: Path, *, must_tell: bool) -> Finding:
     version = on_path.version(said) if said else None
     works = said is not None and (version is not None or not must_tell)
     return Finding(program.name, works, version or ("starts" if works else _cannot(program)))
+
+
+def _kept(path: Path) -> Finding:
+    return Finding(path.name, path.exists(), str(path) if path.exists() else f"{path} is not there")
 
 
 def _cannot(program: Path) -> str:

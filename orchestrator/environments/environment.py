@@ -26,6 +26,8 @@ class Pip(Model):
     """Installed before, so that the others take these builds."""
     left_out: tuple[str, ...] = ()
     """Distributions that `requirements` ask for and that are not needed."""
+    pythons: tuple[str, ...] = ()
+    """Versions of Python that there are wheels for, such as 3.12, the best first; empty: that of orch will do."""
     known_as: str | None = None
     """The distribution name and version that its code asks for, such as `vllm=={version}+cpu`, where its own differ."""
     size_bytes: int
@@ -44,7 +46,7 @@ class Build(Model):
     options: tuple[str, ...] = ()
     """Of cmake, such as -DGGML_CUDA=ON."""
     targets: tuple[str, ...]
-    """Programs that are built; they end up in the environment's `bin`."""
+    """Programs that are built; they end up in the environment's `bin`. None: nothing is compiled."""
     kept: tuple[str, ...] = ()
     """Files and folders of the source that are kept in the environment, at the same paths."""
     size_bytes: int
@@ -117,11 +119,17 @@ class Installed(Model):
             return [*self.prefix, "python3"]
         return [sys.executable] if self.where == "own" else self.program("python")
 
-    def serving(self, name: str, *, reads: Iterable[Path], variables: Iterable[str]) -> Self:
-        """For one server: a container gets its name, sees these folders, and takes over these variables."""
+    def serving(self, alias: str, directory: Path, *, reads: Iterable[Path], variables: Iterable[str]) -> Self:
+        """For one server: a container gets a name, sees what is read, and takes over these variables."""
         if self.container is None:
             return self
-        return self.model_copy(update={"container": self.container.serving(name, reads, variables)})
+        inside = self.container.serving(alias, directory, reads=reads, variables=variables)
+        return self.model_copy(update={"container": inside})
+
+    @property
+    def removal(self) -> tuple[str, ...]:
+        """The command that ends what would outlive its process: a container."""
+        return self.container.removal() if self.container else ()
 
 
 OWN = Installed(name="orch", version="", where="own")

@@ -67,11 +67,8 @@ class Folder:
 
     @property
     def packages(self) -> Path:
-        """Where pip puts modules. Raises FileNotFoundError where there is no virtual environment."""
-        found = next(self.path.glob("lib/python*/site-packages"), None)
-        if found is None:
-            raise FileNotFoundError(f"no site-packages in {self.path}")
-        return found
+        """Where pip puts modules; not there where there is no virtual environment."""
+        return next(self.path.glob("lib/python*/site-packages"), self.path / "lib" / "site-packages")
 
     def mark(self) -> Mark | None:
         """None while the environment is missing or incomplete."""
@@ -103,9 +100,9 @@ class Folder:
 
 
 def recipe_digest(environment: Environment, kind: Kind) -> str:
-    """Of everything that decides what is installed."""
+    """Of everything that decides what is installed; a new field of recipes changes nothing for those without it."""
     recipe = environment.kinds.get(kind)
-    made = recipe.model_dump(exclude={"size_bytes"}) if recipe else None
+    made = recipe.model_dump(exclude={"size_bytes"}, exclude_defaults=True) if recipe else None
     return digest_value([environment.name, environment.version, environment.check, made])
 
 

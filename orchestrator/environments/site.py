@@ -4,6 +4,7 @@ In this order: an image that the cluster file names, the folder `$ORCH_HOME/engi
 PATH. A folder counts only once it is complete; it is made once on a node, whoever asks first.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +14,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from orchestrator.environments import on_path, virtualenv
+import orchestrator
+from orchestrator.environments import build, on_path, virtualenv
 from orchestrator.environments.container import Container, runtime
 from orchestrator.environments.environment import OWN, Build, Environment, Installed, Kind, Pip
 from orchestrator.environments.folder import Folder, Mark, recipe_digest, size
 from orchestrator.errors import InputError, NotAllowedError
+
+PACKAGE = Path(orchestrator.__file__).parent
+"""Workers in a container import it."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Site:
     """What they compute on."""
     images: Mapping[str, str] = field(default_factory=dict)
     """Container images by environment name, from the cluster file."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Other versions than the pinned ones, by environment name, from the cluster file."""
     say: Callable[[str], None] = print
     """Is told what is installed, which may take minutes."""
 
@@ -41,7 +48,15 @@ class Site:
         """
         if environment is None:
             return OWN
-        return self.find(environment) or self.install(environment)
+        found = self.find(environment)
+        if found and found.container:
+            found.container.pull(self.say, self.home / "engines" / f"{environment.name}.pull.log")
+        return found or self.install(self.wanted(environment))
+
+    def wanted(self, environment: Environment) -> Environment:
+        """At the version that the cluster file asks for, else as it is."""
+        version = self.versions.get(environment.name)
+        return environment.at(version) if version else environment
 
     def find(self, environment: Environment | None) -> Installed | None:
         """The environment as it is here, without installing anything; None: it is missing.
@@ -50,7 +65,8 @@ class Site:
         """
         if environment is None:
             return OWN
-        return self._image(environment) or self._folder(environment) or on_path.find(environment)
+        wanted = self.wanted(environment)
+        return self._image(wanted) or self._folder(wanted) or on_path.find(wanted)
 
     def folder(self, environment: Environment) -> Folder:
         """Where it lies, or would lie."""
@@ -80,7 +96,8 @@ class Site:
         if image is None:
             return None
         inside = Path(environment.programs_in_image) if environment.programs_in_image else None
-        container = Container(runtime=runtime(image), image=image, kind=self.kind, home=self.home)
+        reads = tuple(path for path in (PACKAGE, _hub_cache()) if path.exists())
+        container = Container(runtime=runtime(image), image=image, kind=self.kind, home=self.home, reads=reads)
         version = image.rpartition(":")[2] if ":" in image else "unknown"
         return Installed(name=environment.name, version=version, where="container", folder=inside, container=container)
 
@@ -119,10 +136,10 @@ class Site:
         self.say(f"installing {environment} ({self.kind}, about {gigabytes:.1f} GB) into {folder.path}")
         folder.spoil()
         folder.log.unlink(missing_ok=True)
-        assert isinstance(recipe, Pip), "programs are built from source elsewhere"
-        virtualenv.make(environment, recipe, folder)
-        if environment.check:
-            virtualenv.check_imports(environment, folder)
+        if isinstance(recipe, Pip):
+            virtualenv.make(environment, recipe, folder)
+        else:
+            build.make(environment, recipe, folder)
         seconds = time.monotonic() - started
         mark = Mark(
             name=environment.name,
@@ -148,6 +165,11 @@ class Site:
             yield
         finally:
             lock.release()
+
+
+def _hub_cache() -> Path:
+    """Where models of the hub lie, which adapters are served on."""
+    return Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
 
 
 def _check_space(environment: Environment, recipe: Pip | Build, folder: Folder) -> None:

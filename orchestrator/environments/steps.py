@@ -22,7 +22,11 @@ def run(command: Sequence[object], *, what: str, log: Path, directory: Path | No
         before = output.tell()
     words = [str(part) for part in command]
     # packages that PYTHONPATH shows would be taken for installed ones
-    code = processes.start(words, log=log, directory=directory, environment={"PYTHONPATH": None}).wait()
+    process = processes.start(words, log=log, directory=directory, environment={"PYTHONPATH": None})
+    try:
+        code = process.wait()
+    finally:
+        process.stop()  # after Ctrl-C: it must not go on writing where the next one begins
     if code:
         with log.open(errors="replace") as written:
             written.seek(before)
@@ -46,6 +50,7 @@ def failure(what: str, said: str, code: int, log: Path) -> OrchError:
 
 
 def _cause(said: str) -> str:
-    """pip's own error lines, else the end of the output."""
-    errors = [line for line in said.splitlines() if re.match(r"\s*(ERROR|error|CMake Error|FAILED)\b", line)]
-    return "\n".join(errors[-4:] or said.strip().splitlines()[-6:])
+    """From the first line that pip, cmake or a compiler calls an error; else the end of the output."""
+    lines = said.strip().splitlines()
+    first = next((number for number, line in enumerate(lines) if re.search(r"^ERROR|CMake Error|\berror:", line)), -6)
+    return "\n".join(lines[first:][:6])

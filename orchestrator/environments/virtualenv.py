@@ -4,11 +4,14 @@ It is orch's own pip that does it (`pip --python`): one inside would be another 
 The lock that is left behind is a requirements file with the digest of everything that pip has installed.
 """
 
+import importlib.util
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -16,71 +19,82 @@ from packaging.utils import canonicalize_name
 from orchestrator.environments import steps
 from orchestrator.environments.environment import Environment, Pip
 from orchestrator.environments.folder import Folder
+from orchestrator.errors import InfrastructureError, InputError
 
 
 def make(environment: Environment, pip: Pip, folder: Folder) -> None:
     """Fill the folder, replacing what lies there. Raises InputError for a full disk, else InfrastructureError."""
-    new = [sys.executable, "-m", "venv", "--clear", "--without-pip", folder.path]
-    steps.run(new, what=f"making {folder.path}", log=folder.log)
-    fill = _Fill(environment, folder)
-    if pip.first:
-        fill(pip.first)
+    create(folder.path, folder.log, interpreter(environment, pip))
+    locked: dict[str, str] = {}
+
+    def fill(*arguments: str) -> None:
+        for item in pip_install(folder.python, arguments, what=f"installing {environment}", log=folder.log):
+            name = canonicalize_name(item["metadata"]["name"])
+            locked[name] = _pinned(name, item)
+
     wanted = [requirement.format(version=environment.version) for requirement in pip.requirements]
+    if pip.first:
+        fill(*pip.first)
     if pip.left_out:
-        fill(["--no-deps", *wanted])
-        fill([*pip.first, *needed(folder.packages, wanted, pip.left_out)])
-    else:
-        fill([*pip.first, *wanted])
+        fill("--no-deps", *wanted)
+        wanted = needed(folder.packages, wanted, pip.left_out)
+    fill(*pip.first, *wanted)
     if pip.known_as:
         _shim(folder.packages, pip.known_as.format(version=environment.version))
-    folder.lock.write_text("".join(fill.locked()))
+    folder.lock.write_text("".join(locked[name] for name in sorted(locked)))
+    if environment.check:
+        _check_imports(environment.check, folder)
 
 
-class _Fill:
-    """`pip install` into one environment, and what it has installed so far."""
-
-    def __init__(self, environment: Environment, folder: Folder) -> None:
-        self._environment, self._folder = environment, folder
-        self._installed: dict[str, str] = {}
-
-    def __call__(self, arguments: Sequence[str]) -> None:
-        report = self._folder.path / "report.json"
-        command = [sys.executable, "-m", "pip", "--python", self._folder.python, "install", "--no-input"]
-        command += ["--progress-bar", "off", "--disable-pip-version-check", "--report", report, *arguments]
-        steps.run(command, what=f"installing {self._environment}", log=self._folder.log)
-        for item in json.loads(report.read_text())["install"]:
-            name = canonicalize_name(item["metadata"]["name"])
-            self._installed[name] = _pinned(name, item["metadata"]["version"], item["download_info"])
-        report.unlink()
-
-    def locked(self) -> Iterator[str]:
-        """Lines of a requirements file."""
-        return (self._installed[name] for name in sorted(self._installed))
+def interpreter(environment: Environment, pip: Pip) -> str:
+    """A Python that there are wheels for: orch's own, else one on PATH. Raises InputError where there is none."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if not pip.pythons or own in pip.pythons:
+        return sys.executable
+    found = next(filter(None, (shutil.which(f"python{version}") for version in pip.pythons)), None)
+    if found is None:
+        raise InputError(
+            f"{environment} is made for Python {' or '.join(pip.pythons)}; orch runs on {own}, and no other is on PATH",
+            next_step=f"put python{pip.pythons[0]} on PATH, or name an image for it in the cluster file",
+        )
+    return found
 
 
-def _pinned(name: str, version: str, download: dict[str, dict[str, dict[str, str]]]) -> str:
-    digest = download.get("archive_info", {}).get("hashes", {}).get("sha256")
-    return f"{name}=={version}" + (f" --hash=sha256:{digest}" if digest else "") + "\n"
+def create(folder: Path, log: Path, python: str = sys.executable) -> None:
+    """An empty one, without pip."""
+    steps.run([python, "-m", "venv", "--clear", "--without-pip", folder], what=f"making {folder}", log=log)
 
 
-def check_imports(environment: Environment, folder: Folder) -> None:
-    """Raises InfrastructureError unless the environment's module can be imported there."""
-    line = [folder.python, "-c", f"import {environment.check}"]
-    steps.run(line, what=f"importing {environment.check} from {folder.path}", log=folder.log, directory=folder.path)
+def pip_install(python: Path, arguments: Sequence[str], *, what: str, log: Path) -> list[dict[str, Any]]:
+    """Install into the environment of this interpreter; pip's report on each distribution that it has installed."""
+    if importlib.util.find_spec("pip") is None:
+        raise InfrastructureError(f"{what} needs pip, and {sys.executable} has none", next_step="python -m ensurepip")
+    report = log.with_suffix(".json")
+    command = [sys.executable, "-m", "pip", "--python", python, "install", "--no-input", "--progress-bar", "off"]
+    steps.run([*command, "--disable-pip-version-check", "--report", report, *arguments], what=what, log=log)
+    found: list[dict[str, Any]] = json.loads(report.read_text())["install"]
+    report.unlink()
+    return found
 
 
 def needed(packages: Path, wanted: Iterable[str], left_out: Iterable[str]) -> list[str]:
-    """What the installed distributions named in `wanted` ask for, here and with their extras, less `left_out`."""
+    """What the installed distributions named in `wanted` ask for with their extras, less `left_out`.
+
+    Conditions on Python and machine stay in the texts: it is pip that judges them, for the environment's Python.
+    """
     unwanted = {canonicalize_name(name) for name in left_out}
-    found: dict[str, None] = {}
-    for asked in map(Requirement, wanted):
-        for requirement in map(Requirement, _distribution(packages, asked.name).requires or []):
-            extras = asked.extras or {""}
-            applies = requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in extras)
-            if applies and canonicalize_name(requirement.name) not in unwanted:
-                requirement.marker = None
-                found[str(requirement)] = None
-    return list(found)
+    asked = (need for requirement in map(Requirement, wanted) for need in _needs(packages, requirement))
+    return [need for need in dict.fromkeys(asked) if canonicalize_name(Requirement(need).name) not in unwanted]
+
+
+def _needs(packages: Path, wanted: Requirement) -> Iterator[str]:
+    for requirement in map(Requirement, _distribution(packages, wanted.name).requires or []):
+        marker = requirement.marker
+        if marker and "extra" in str(marker):
+            if not any(marker.evaluate({"extra": extra}) for extra in wanted.extras or {""}):
+                continue
+            requirement.marker = None
+        yield str(requirement)
 
 
 def installed(packages: Path) -> dict[str, str]:
@@ -88,9 +102,20 @@ def installed(packages: Path) -> dict[str, str]:
     return {canonicalize_name(one.name): one.version for one in distributions(path=[str(packages)])}
 
 
+def programs(packages: Path) -> set[str]:
+    """Names of the programs that the distributions there come with."""
+    scripts = (one.entry_points.select(group="console_scripts") for one in distributions(path=[str(packages)]))
+    return {script.name for found in scripts for script in found}
+
+
 def _distribution(packages: Path, name: str) -> Distribution:
     wanted = canonicalize_name(name)
     return next(one for one in distributions(path=[str(packages)]) if canonicalize_name(one.name) == wanted)
+
+
+def _pinned(name: str, item: Mapping[str, Any]) -> str:
+    digest = item["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
+    return f"{name}=={item['metadata']['version']}" + (f" --hash=sha256:{digest}" if digest else "") + "\n"
 
 
 def _shim(packages: Path, known_as: str) -> None:
@@ -99,3 +124,9 @@ def _shim(packages: Path, known_as: str) -> None:
     folder = packages / f"{name.replace('-', '_')}-{version}.dist-info"
     folder.mkdir(exist_ok=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def _check_imports(module: str, folder: Folder) -> None:
+    """Raises InfrastructureError unless the module can be imported there."""
+    line = [folder.python, "-c", f"import {module}"]
+    steps.run(line, what=f"importing {module} from {folder.path}", log=folder.log, directory=folder.path)

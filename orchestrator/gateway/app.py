@@ -28,6 +28,8 @@ from orchestrator.gateway.routing import Route, Routes, RoutingError, Table
 from orchestrator.store.store import Store
 
 POLL_S = 0.020
+AFTER_ERROR_S = 0.5
+"""Between two tries of a store that cannot be read."""
 CONNECT_TIMEOUT_S = 5
 MAX_BODY_BYTES = 64 * 2**20
 RELEASE_HEADER = "x-orch-release"
@@ -48,6 +50,7 @@ class Gateway:
         """`home` names the store in /-/routes, so that a command can tell its own gateway from another."""
         self._home = home
         self._source, self._changed, self._stale = source, source.watch(), True
+        self._reading = asyncio.Lock()
         self.table = Table({}, {})
         self.version = 0
         """Counts the tables that were seen; a larger one than before a switch means that it was read."""
@@ -63,15 +66,18 @@ class Gateway:
         app.router.add_route("*", "/v1/{path:.+}", self._proxy)
         return app
 
-    def refresh(self) -> None:
-        """Read the table if it may have changed; keeps the last one, and says so, when the store cannot be read."""
-        try:
-            self._stale = self._changed() or self._stale
-            if self._stale:
-                self.table = Table.read(self._source.routes())
-                self.version, self._stale = self.version + 1, False
-        except Exception:  # the gateway must outlive a store that is locked, full or being restored
-            log.exception("cannot read the routes; keeping version %d", self.version)
+    async def refresh(self) -> bool:
+        """Read the table if it may have changed; False, and the last one is kept, when the store cannot be read."""
+        async with self._reading:
+            try:
+                self._stale = self._changed() or self._stale
+                if self._stale:  # in a thread: the store may be a server that is slow, or gone, while streams go on
+                    self.table = Table.read(await asyncio.to_thread(self._source.routes))
+                    self.version, self._stale = self.version + 1, False
+            except Exception:  # the gateway must outlive a store that is locked, full or being restored
+                log.exception("cannot read the routes; keeping version %d", self.version)
+                return False
+        return True
 
     async def _client(self, _: web.Application) -> AsyncIterator[None]:
         timeout = ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
@@ -83,7 +89,7 @@ class Gateway:
             yield
 
     async def _poll(self, _: web.Application) -> AsyncIterator[None]:
-        self.refresh()
+        await self.refresh()
         task = asyncio.create_task(self._keep_polling())
         yield
         task.cancel()
@@ -92,14 +98,14 @@ class Gateway:
 
     async def _keep_polling(self) -> None:
         while True:
-            await asyncio.sleep(POLL_S)
-            self.refresh()
+            await asyncio.sleep(POLL_S if await self.refresh() else AFTER_ERROR_S)
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
     async def _routes(self, _: web.Request) -> web.Response:
-        self.refresh()
+        if not self._reading.locked():  # else somebody reads them already, perhaps for long
+            await self.refresh()
         releases = [
             {"name": route.name, "state": route.state, "url": route.url, "in_flight": self.in_flight[route.name]}
             for route in self.table.releases.values()
@@ -121,14 +127,14 @@ class Gateway:
 
     async def _attempt(self, request: web.Request, body: bytes, fields: dict[str, Any] | None) -> web.StreamResponse:
         model = None if fields is None else fields.get("model")
-        tried = self._choose(model)
+        tried = await self._choose(model)
         try:
             return await self._forward(request, tried, _rename(tried, body, fields), self._kept)
         except _UnreachableError as first:
             # nothing was answered: the engine has moved, or it closed a connection that it had promised to keep, as
             # llama.cpp's does after each stream; other kept ones may be closed too, so the second is a new one
             log.debug("%s: %s; trying once more", tried.name, first)
-        self.refresh()
+        await self.refresh()
         route = self.table.choose(model)
         try:
             return await self._forward(request, route, _rename(route, body, fields), self._fresh)
@@ -137,12 +143,12 @@ class Gateway:
             answer = RoutingError(502, message, code="engine_unreachable").body()
             return web.json_response(answer, status=502, headers={RELEASE_HEADER: route.name})
 
-    def _choose(self, model: str | None) -> Route:
+    async def _choose(self, model: str | None) -> Route:
         """A request is refused only by the newest table: its release may have become warm since the last poll."""
         try:
             return self.table.choose(model)
         except RoutingError:
-            self.refresh()
+            await self.refresh()
             return self.table.choose(model)
 
     async def _forward(

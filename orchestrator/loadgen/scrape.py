@@ -4,9 +4,10 @@
         ...  # measure
     samples, why_not = scraper.samples, scraper.note
 
-`parse` is the one reader of Prometheus text for every engine: `NAMES` says what vLLM, llama.cpp, TensorRT-LLM and
-SGLang call each number. Counters and queue lengths are summed over the series of a name (data-parallel ranks), shares
-are averaged. A server that shows no metrics gives no samples, and `note` says why.
+`parse` is the one reader for every engine: `NAMES` says what vLLM, llama.cpp, TensorRT-LLM and SGLang call each number
+in Prometheus text, `iteration_stats` reads TensorRT-LLM's JSON. Counters and queue lengths are summed over the series
+of a name (data-parallel ranks), shares are averaged. A server that shows no metrics gives no samples, and `note` says
+why.
 """
 
 import http.client
@@ -19,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
+
+from orchestrator.loadgen import iteration_stats
 
 PATHS = ("/metrics", "/prometheus/metrics")
 """Tried in this order; TensorRT-LLM's /metrics is JSON, its Prometheus text lies at the second one."""
@@ -48,6 +51,8 @@ class EngineMetrics:
     """Prompt tokens since the start that were found in a cache."""
     preemptions_total: float | None = None
     """Requests that had to give up their place since the start."""
+    steps_total: float | None = None
+    """Forward passes since the start."""
 
 
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -95,6 +100,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "prompt_cached_tokens_total",
     ),
     "preemptions_total": ("vllm:num_preemptions_total",),
+    "steps_total": ("llamacpp:n_decode_total",),
 }
 """Our name -> the engines' names, the first that a server shows counts; older TensorRT-LLM builds have no prefix."""
 _SHARES = ("kv_cache_usage", "batch_size")
@@ -103,7 +109,9 @@ _PROMPT_TOKENS_LESS_CACHED = "llamacpp:prompt_tokens_total"
 
 
 def parse(text: str) -> EngineMetrics:
-    """From the Prometheus text of any known engine; lines that are none of its form are passed over."""
+    """From the text of any known engine's metrics; lines that are none of its form are passed over."""
+    if (told := iteration_stats.values(text)) is not None:
+        return EngineMetrics(**told)
     series: dict[str, list[float]] = {}
     for line in text.splitlines():
         found = _LINE.match(line)
@@ -179,16 +187,23 @@ class Scraper:
             self._sample(self._path)
 
     def _find(self) -> None:
+        """The first path with numbers; else one whose list of steps is only empty yet."""
         for path in PATHS:
             if self._sample(path):
                 self._path, self.note = path, None
                 return
+        if iteration_stats.values(get(self._root + PATHS[0], self._headers)[1]) is not None:
+            self._path, self.note = PATHS[0], None
 
     def _sample(self, path: str) -> bool:
-        """Whether the server showed at least one known number; a busy server that misses a beat leaves a gap."""
+        """Whether the server showed at least one known number; a server that misses a beat or makes no step leaves a
+        gap.
+        """
         before = time.time_ns()
         status, text = get(self._root + path, self._headers)
         metrics = parse(text) if status == http.client.OK else EngineMetrics()
+        if iteration_stats.values(text) == {}:
+            return False
         if metrics == EngineMetrics():
             self.note = self.note or _why_not(self._root, status, text)
             return False

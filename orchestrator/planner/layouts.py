@@ -104,6 +104,11 @@ def serving(
     return found
 
 
+def shared(target: Serving, slot: Slot) -> Serving:
+    """The target on the slot: its accelerators share the model, unless its options say how many do."""
+    return target if target.gpus > 1 else target.model_copy(update={"tensor": slot.count})
+
+
 def _needed(layout: Layout) -> float:
     return layout.memory.needed if isinstance(layout.memory, ServingFit) else 0.0
 
@@ -181,7 +186,7 @@ def _training(
 
 
 def _serving(name: str, model: ModelFacts, target: Serving, slot: Slot, request: Request) -> Layout:
-    gpu, placed = slot.gpu, target.model_copy(update={"tensor": slot.count})
+    gpu, placed = slot.gpu, shared(target, slot)
     missing = Unknown(reason=f"unknown: the catalog has no {slot.kind}")
     fit: ServingFit | Unknown = missing
     speed: ServingSpeed | Unknown = missing

@@ -5,6 +5,7 @@ to the caller's own code and a restarted actor can start it again.
 """
 
 import importlib
+import os
 import threading
 import time
 import traceback
@@ -66,7 +67,12 @@ def _new(name: str, target: str, args: tuple[Any, ...], num_cpus: float, num_gpu
     if num_cpus or num_gpus:
         group = _reserve(name, num_cpus, num_gpus, detached=True)
         options |= {"scheduling_strategy": _inside(group), "num_gpus": num_gpus}
-    return _Detached.options(num_cpus=num_cpus, max_restarts=-1, **options).remote(name, target, args)
+    return _Detached.options(num_cpus=num_cpus, max_restarts=-1, **options).remote(name, _settings(name), target, args)
+
+
+def _settings(name: str) -> dict[str, str]:
+    """Environment of the actor of that name: who it is in the event log, and the store that its starter uses."""
+    return {"ORCH_WHO": name, "ORCH_STORE": os.environ.get("ORCH_STORE", "")}
 
 
 def _forget(name: str) -> None:
@@ -104,7 +110,7 @@ def run_in_group(
     try:
         strategy = {"scheduling_strategy": _inside(group), "num_gpus": num_gpus}
         actor = _Attached.options(num_cpus=num_cpus, **strategy).remote()
-        answer = actor.call.remote(target, args)
+        answer = actor.call.remote(_settings(name), target, args)
         placed, begun = group.ready(), time.monotonic()
         while not ray.wait([answer], timeout=_POLL_S)[0]:
             if time.monotonic() - begun > _PATIENCE_S and placed is not None:
@@ -146,7 +152,8 @@ def _inside(group: PlacementGroup) -> PlacementGroupSchedulingStrategy:
     return PlacementGroupSchedulingStrategy(placement_group=group, placement_group_capture_child_tasks=False)
 
 
-def _call(target: str, args: tuple[Any, ...]) -> Any:
+def _call(settings: dict[str, str], target: str, args: tuple[Any, ...]) -> Any:
+    os.environ.update(settings)
     module, function = target.split(":")
     return getattr(importlib.import_module(module), function)(*args)
 
@@ -161,9 +168,9 @@ def _value(answer: tuple[str, Any]) -> Any:
 class _Attachable:
     """Calls one function; an expected error comes back as data, so that its type survives."""
 
-    def call(self, target: str, args: tuple[Any, ...]) -> tuple[str, Any]:
+    def call(self, settings: dict[str, str], target: str, args: tuple[Any, ...]) -> tuple[str, Any]:
         try:
-            return "value", _call(target, args)
+            return "value", _call(settings, target, args)
         except OrchError as error:
             return "error", error.as_record()
 
@@ -171,16 +178,16 @@ class _Attachable:
 class _Detachable:
     """Starts its function when it is made, so that Ray's restart of the actor is a restart of the function."""
 
-    def __init__(self, name: str, target: str, args: tuple[Any, ...]) -> None:
+    def __init__(self, name: str, settings: dict[str, str], target: str, args: tuple[Any, ...]) -> None:
         self._name = name
-        threading.Thread(target=self._run, args=(target, args), daemon=True).start()
+        threading.Thread(target=self._run, args=(settings, target, args), daemon=True).start()
 
     def ping(self) -> None:
         """Answers once the actor exists."""
 
-    def _run(self, target: str, args: tuple[Any, ...]) -> None:
+    def _run(self, settings: dict[str, str], target: str, args: tuple[Any, ...]) -> None:
         try:
-            _call(target, args)
+            _call(settings, target, args)
         except Exception:  # the actor must end whatever its function did; Ray keeps this in its log
             traceback.print_exc()
         group = ray.util.get_current_placement_group()

@@ -6,12 +6,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator import engines, plugins, stages
+from orchestrator.catalog.catalog import load
 from orchestrator.config import Model
+from orchestrator.engines.base import LORA
 from orchestrator.errors import InputError
 from orchestrator.planner.plan import Gate
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.recipe.stages import stage_configs
-from orchestrator.stages.export import Target
+from orchestrator.stages.train import adapter_of, starts_from_base
 
 Found = list[tuple[tuple[str | int, ...], str]]
 """(where, what) of each problem."""
@@ -19,7 +21,7 @@ Found = list[tuple[tuple[str | int, ...], str]]
 
 def problems(recipe: Recipe) -> Found:
     """What no single field shows: (where, what) of each contradiction between sections."""
-    found = (_missing_sections, _tasks, _targets, _serve, _benchmark, _gates)
+    found = (_missing_sections, _train, _tasks, _targets, _adapters, _serve, _benchmark, _gates)
     return [problem for check in found for problem in check(recipe)]
 
 
@@ -53,6 +55,28 @@ def _no_base_model(recipe: Recipe) -> Found:
     return []
 
 
+def _train(recipe: Recipe) -> Found:
+    """Options of an adapter that do not go together, by the key to change."""
+    train = recipe.train
+    if train is None:
+        return []
+    if train.adapter == "full":
+        of_adapters = ("lora_modules_to_save", "peft_use_rslora", "peft_init_lora_weights")
+        changed = [name for name in of_adapters if getattr(train, name) != type(train).model_fields[name].default]
+        return [(("train", name), "means nothing with adapter full, which has no adapter") for name in changed]
+    start = train.peft_init_lora_weights
+    if not starts_from_base(start):
+        return []
+    reasons = {
+        "qlora": "is taken from the base's weights, which adapter qlora has in 4 bits; use adapter lora, or gaussian",
+        "dora": "cannot be saved as a plain adapter together with the magnitudes of adapter dora; use adapter lora",
+    }
+    found = [reasons[train.adapter]] if train.adapter in reasons else []
+    if train.lora_modules_to_save:
+        found.append("cannot be saved as a plain adapter together with lora_modules_to_save; leave one of them out")
+    return [(("train", "peft_init_lora_weights"), f"{start} {reason}") for reason in found]
+
+
 def _tasks(recipe: Recipe) -> Found:
     names = [task.task for task in recipe.evaluate]
     return [
@@ -69,21 +93,46 @@ def _targets(recipe: Recipe) -> Found:
         if target.name in names[:index]:
             found.append((("export", index, "name"), f"two exports are named {target.name!r}"))
         try:
-            known = plugins.load(engines, target.engine).QUANTIZATIONS
+            module = plugins.load(engines, target.engine)
         except InputError as error:
             found.append((("export", index, "engine"), error.message))
             continue
-        if target.quantization not in known:
-            found.append((("export", index, "quantization"), _unknown_quantization(target, list(known))))
+        if not _is_served(module, target.quantization):
+            found.append((("export", index, "quantization"), _unknown_quantization(module, target.quantization)))
     return found
 
 
-def _unknown_quantization(target: Target, known: list[str]) -> str:
-    """With the engines that do know it."""
-    word = target.quantization
-    others = [name for name in plugins.names(engines) if word in plugins.load(engines, name).QUANTIZATIONS]
-    elsewhere = f"it is one of {' and '.join(others)}; " if others else ""
-    return f"{target.engine} has no quantization {word!r}; {elsewhere}{plugins.nearest(word, known)}"
+def _is_served(module: Any, quantization: str) -> bool:
+    """Whether the engine knows the word, in whatever spelling it takes: then it is served somewhere."""
+    if quantization in module.QUANTIZATIONS:
+        return True
+    return any(module.supports(quantization, gpu).ok for gpu in (None, *load().gpus))
+
+
+def _unknown_quantization(module: Any, word: str) -> str:
+    """As the engine says it, with the engines that do know it."""
+    others = [name for name in plugins.names(engines) if _is_served(plugins.load(engines, name), word)]
+    elsewhere = f"; it is one of {' and '.join(others)}" if others else ""
+    return f"{module.supports(word, None).reason}{elsewhere}"
+
+
+def _adapters(recipe: Recipe) -> Found:
+    """Will the engines load what training leaves? Each of them says what it refuses, and what would do."""
+    if recipe.train is None:
+        return []
+    adapter = adapter_of(recipe.train)
+    found: Found = []
+    for index, target in enumerate(recipe.export):
+        key = ("export", index, "quantization")
+        if target.engine not in plugins.names(engines):
+            continue  # reported already
+        if adapter is not None:
+            found += [
+                (key, text) for text in plugins.load(engines, target.engine).refuses(adapter, target.quantization)
+            ]
+        elif target.quantization == LORA:
+            found.append((key, "full fine-tuning leaves no adapter to serve; export it in another format"))
+    return found
 
 
 def _benchmark(recipe: Recipe) -> Found:

@@ -30,6 +30,11 @@ def declared() -> dict[str, Environment]:
     return {one.name: one for module in modules for one in module.ENVIRONMENTS}
 
 
+def installable(kind: Kind) -> list[Environment]:
+    """The declared ones that can be installed for this kind."""
+    return [one for one in declared().values() if kind in one.kinds]
+
+
 def named(text: str, store: Store) -> Environment:
     """What `NAME` or `NAME==VERSION` means, also one that is only on the disk. Raises InputError for any other text."""
     name, equals, version = text.partition("==")

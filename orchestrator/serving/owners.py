@@ -81,7 +81,8 @@ def _run_engine(store: Store, release: Release, probe_every_s: float, probe_time
     Raises EngineError when it does not become ready.
     """
     spec, model = release.spec, Path(release.spec["model"])
-    site = Site(store.home, spec["kind"], spec["images"], say=lambda message: _say(store, release, message))
+    versions = spec.get("versions", {})  # of releases that were made before there were any
+    site = Site(store.home, spec["kind"], spec["images"], versions, say=lambda message: _say(store, release, message))
     options = plugins.load(engines, spec["engine"]).Options(**spec["engine_args"])
     served = running.start(spec["engine"], model, options, alias=release.name, directory=store.home / "logs", site=site)
     try:

@@ -62,6 +62,7 @@ def run(config: Config, context: Context) -> Outputs:
         "num_gpus": config.num_gpus,
         "kind": context.site.kind,
         "images": dict(context.site.images),
+        "versions": {installed.name: installed.version} if installed.where == "environment" else {},
         "port": config.port,
         "address": store.run(context.run).plan["cluster"]["address"],
     }

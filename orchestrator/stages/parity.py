@@ -37,7 +37,7 @@ from orchestrator.stages._compared import BUCKETS, MERGED, REFERENCE, Compared, 
 from orchestrator.stages._divergence import kl_of_top, logprob_gap
 from orchestrator.stages.base import Context, Outputs, Resources
 
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "xllamacpp")
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 WORKERS = ("parity", "prompts", "loading")
 ON_ACCELERATOR = True
 TASKS: tuple[str, ...] = get_args(Task)

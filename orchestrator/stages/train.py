@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 from orchestrator.config import Model
 from orchestrator.engines.base import Adapter
 from orchestrator.errors import InputError
+from orchestrator.plugins import nearest
 from orchestrator.stages.base import Context, Outputs, Resources
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
@@ -25,13 +26,24 @@ METRICS = ("loss", "steps", "tokens_per_s", "seconds", "trainable_parameters")
 ON_ACCELERATOR = True
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 ALL_LINEAR = "all-linear"
+FROM_BASE = ("pissa", "olora")
+STARTS = ("gaussian", "orthogonal", *FROM_BASE)
+_OTHER_STARTS = {
+    "loftq": "leaves a base of its own, which no other copy of it is and no plain adapter makes up for",
+    "eva": "needs the activations of the data before it starts, which is not available",
+    "corda": "needs the activations of the data before it starts, which is not available",
+    "lora_ga": "needs the gradients of the data before it starts, which is not available",
+    "false": "starts with random answers, for debugging PEFT",
+}
+"""Of PEFT: why they are refused."""
 
 
 class Config(Model):
     """How the base model is fine-tuned; the names are axolotl's."""
 
     adapter: Literal["qlora", "lora", "dora", "full"] = "qlora"
-    """`qlora`: adapters on 4-bit (NF4) weights; `lora`: adapters on 16- or 32-bit weights; `full`: all weights."""
+    """`qlora`: adapters on 4-bit (NF4) weights; `lora`: adapters on 16- or 32-bit weights; `dora`: such adapters and a
+    trained magnitude for each output, which only a merged export serves; `full`: all weights."""
     lora_r: int = Field(default=16, ge=1)
     """Rank of the adapter's matrices."""
     lora_alpha: int = Field(default=32, ge=1)
@@ -40,6 +52,14 @@ class Config(Model):
     """Share of the adapter's inputs that is dropped while training."""
     lora_target_modules: list[str] | str = ALL_LINEAR
     """`all-linear`, a list of module names (the end of their path is enough), or one regular expression."""
+    lora_modules_to_save: list[str] = []
+    """Modules that are trained as a whole beside the adapter, such as embed_tokens and lm_head; only a merged export
+    serves them."""
+    peft_use_rslora: bool = False
+    """Scale the adapter by lora_alpha / sqrt(lora_r), which keeps large ranks from learning less."""
+    peft_init_lora_weights: bool | str = True
+    """How the adapter starts. true, gaussian, orthogonal: without any effect. pissa, pissa_niter_4, olora: with the
+    largest part of the base's own weights; what is saved is then a plain adapter of twice the rank."""
     sequence_len: int = Field(default=1024, ge=8)
     """Tokens after which a row is cut off."""
     sample_packing: bool = False
@@ -65,12 +85,16 @@ class Config(Model):
     extra: dict[str, Any] = {}
     """Anything else that TRL's SFTConfig takes, checked by it before the model is loaded."""
 
-    @field_validator("adapter")
+    @field_validator("peft_init_lora_weights")
     @classmethod
-    def _available(cls, value: str) -> str:
-        if value == "dora":
-            raise ValueError("adapter 'dora' is not available yet; use qlora, lora or full")
-        return value
+    def _a_start(cls, value: bool | str) -> bool | str:
+        if value is True or value in STARTS or re.fullmatch(r"pissa_niter_[1-9]\d*", str(value)):
+            return value
+        if str(value).lower() in _OTHER_STARTS:
+            raise ValueError(f"{value} {_OTHER_STARTS[str(value).lower()]}; use true, {', '.join(STARTS)}")
+        raise ValueError(
+            f"no way to start is called {value!r}; {nearest(str(value), ['true', *STARTS, 'pissa_niter_4'])}"
+        )
 
     @field_validator("lora_target_modules")
     @classmethod
@@ -84,10 +108,33 @@ class Config(Model):
 
 
 def adapter_of(config: Config) -> Adapter | None:
-    """The adapter that the stage leaves, as engines see it; None after full fine-tuning."""
+    """The adapter that the stage leaves, as engines see it; None after full fine-tuning.
+
+    One that started from the base's weights is saved as the difference to its start: of twice the rank, on the base as
+    it was.
+    """
     if config.adapter == "full":
         return None
-    return Adapter(rank=config.lora_r, alpha=config.lora_alpha, use_dora=config.adapter == "dora")
+    twice, rslora = starts_from_base(config.peft_init_lora_weights), config.peft_use_rslora
+    return Adapter(
+        rank=config.lora_r * (2 if twice else 1),
+        alpha=config.lora_alpha * ((2**0.5 if rslora else 2) if twice else 1),
+        use_rslora=rslora,
+        use_dora=config.adapter == "dora",
+        init_lora_weights=True if twice else config.peft_init_lora_weights,
+        modules_to_save=tuple(config.lora_modules_to_save),
+        target_modules=_last_parts(config.lora_target_modules),
+    )
+
+
+def _last_parts(targets: list[str] | str) -> tuple[str, ...]:
+    """Of names; a pattern, and all-linear, are not known without the model."""
+    return tuple(sorted({name.rpartition(".")[2] for name in targets})) if isinstance(targets, list) else ()
+
+
+def starts_from_base(init_lora_weights: bool | str) -> bool:
+    """Whether a way to start takes the adapter out of the base's weights, which are then others while it trains."""
+    return isinstance(init_lora_weights, str) and init_lora_weights.startswith(FROM_BASE)
 
 
 def estimate(config: Config) -> Resources:

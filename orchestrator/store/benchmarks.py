@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.dialects.sqlite import insert
 
 from orchestrator.errors import InputError
 from orchestrator.store import schema
-from orchestrator.store.database import Database, user
+from orchestrator.store.database import Database
+from orchestrator.store.identity import who
 from orchestrator.store.records import Baseline
 
 _TABLE = schema.benchmarks
@@ -31,10 +31,9 @@ class Benchmarks:
             "source": result.get("source", "orch"),
             "result": dict(result),
         }
-        added = insert(_TABLE).values(**row)
         told = {field: row[field] for field in ("name", "service", "source")} | {"message": row["id"]}
         with self._db.begin() as connection:
-            connection.execute(added.on_conflict_do_update(index_elements=[_TABLE.c.id], set_=row))
+            self._db.put(connection, _TABLE, _TABLE.c.id == row["id"], row)
             self._db.event(connection, "benchmark.result_kept", run=row["run"], data=told)
 
     def find(self, wanted: str) -> dict[str, Any]:
@@ -61,10 +60,9 @@ class Benchmarks:
 
     def set_baseline(self, name: str, wanted: str) -> str:
         """From now on benchmarks of this name or service are compared with that one; its id."""
-        row = {"benchmark": self.find(wanted)["id"], "time": self._db.clock(), "who": user()}
-        set_ = insert(schema.baselines).values(name=name, **row)
+        row = {"name": name, "benchmark": self.find(wanted)["id"], "time": self._db.clock(), "who": who()}
         with self._db.begin() as connection:
-            connection.execute(set_.on_conflict_do_update(index_elements=[schema.baselines.c.name], set_=row))
+            self._db.put(connection, schema.baselines, schema.baselines.c.name == name, row)
             self._db.event(connection, "baseline.set", data={"name": name, "benchmark": row["benchmark"]})
         return str(row["benchmark"])
 

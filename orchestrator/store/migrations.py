@@ -1,45 +1,52 @@
 """From the schema of an older version to this one: steps in their order, each written once and never changed again.
 
-The version is SQLite's `user_version`. All steps and the new version are one transaction that locks out other
-writers, so that a second process that opens the file at the same moment waits and then finds nothing to do.
-The steps say their own DDL: `schema.py` goes on changing, what an old file needs does not.
+All steps and the new version are one transaction that locks out other writers, so that a second process that opens
+the store at the same moment waits and then finds nothing to do. The steps say their own DDL: `schema.py` goes on
+changing, what an old store needs does not.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 from sqlalchemy import Connection, text
 
 from orchestrator.errors import InputError
-from orchestrator.store import schema
+from orchestrator.store import schema, triggers
+from orchestrator.store.backend import Backend
+
+Step = Callable[[Connection, Backend], None]
 
 
-def bring_up_to_date(connection: Connection, path: Path) -> None:
-    """Create the tables of a new file, or take the steps that an older one lacks; InputError for a newer one."""
-    version = connection.execute(text("PRAGMA user_version")).scalar_one()
+def bring_up_to_date(connection: Connection, backend: Backend, place: str) -> None:
+    """Create the tables of a new store, or take the steps that an older one lacks; InputError for a newer one."""
+    version = backend.version(connection)
     if version > schema.VERSION:
         raise InputError(
-            f"{path} was written by a newer version (schema {version}, this is {schema.VERSION})",
-            next_step="upgrade orch, or set ORCH_HOME to another folder",
+            f"{place} was written by a newer version (schema {version}, this is {schema.VERSION})",
+            next_step="upgrade orch, or use another store",
         )
     if version == schema.VERSION:
         return
     if version == 0:
-        schema.metadata.create_all(connection)
+        schema.metadata.create_all(connection, checkfirst=False)  # what is there already is not ours
+        triggers.create(connection)
     else:
         for step in STEPS[version - 1 :]:
-            step(connection)
-    connection.execute(text(f"PRAGMA user_version = {schema.VERSION}"))
+            step(connection, backend)
+    backend.set_version(connection, schema.VERSION)
 
 
-def _benchmarks_and_schedules(connection: Connection) -> None:
+def _run(connection: Connection, backend: Backend, statements: tuple[str, ...]) -> None:
+    for statement in statements:
+        connection.execute(text(backend.ddl(statement)))
+
+
+def _benchmarks_and_schedules(connection: Connection, backend: Backend) -> None:
     """1 -> 2: results of benchmarks with their baselines; schedules and their history.
 
     The rows of `benchmark_results` stay where they are. They lack what a result has to have (p90, minimum, maximum,
     the server's address), which must not be made up; `orch status RUN --json` shows the same values as before.
     """
-    for statement in _VERSION_2:
-        connection.execute(text(statement))
+    _run(connection, backend, _VERSION_2)
 
 
 _VERSION_2 = (
@@ -61,5 +68,18 @@ _VERSION_2 = (
     "CREATE INDEX ix_schedule_runs_state ON schedule_runs (state)",
 )
 
-STEPS: tuple[Callable[[Connection], None], ...] = (_benchmarks_and_schedules,)
+
+def _leases_and_an_append_only_log(connection: Connection, backend: Backend) -> None:
+    """2 -> 3: leases; triggers that refuse to change the event log; the newest runs without reading all of them."""
+    _run(connection, backend, _VERSION_3)
+    triggers.create(connection)
+
+
+_VERSION_3 = (
+    """CREATE TABLE leases (
+        name VARCHAR NOT NULL, holder VARCHAR, fence INTEGER NOT NULL, expires FLOAT NOT NULL, PRIMARY KEY (name))""",
+    "CREATE INDEX ix_runs_created ON runs (created)",
+)
+
+STEPS: tuple[Step, ...] = (_benchmarks_and_schedules, _leases_and_an_append_only_log)
 """The first one leads from version 1 to 2, and so on."""

@@ -73,6 +73,25 @@ class StageRun(Model):
     error: dict[str, Any] | None
 
 
+class Claim(Model):
+    """The right to say what became of one attempt of a stage; the next attempt's claim ends it."""
+
+    run: str
+    stage: str
+    fence: int
+    """Number of the attempt: it only grows, over all resumptions of the run."""
+
+
+class Lease(Model):
+    """The right to act under a name until it expires, unless it is renewed; a later holder's has a larger fence."""
+
+    name: str
+    holder: str
+    fence: int
+    expires: float
+    """Seconds since 1970 by the database's clock."""
+
+
 class Event(Model):
     """Something that happened: append only."""
 

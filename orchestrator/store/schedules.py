@@ -102,6 +102,8 @@ class Schedules:
         """The process that a running tick has."""
         with self._db.begin() as connection:
             connection.execute(update(_RUNS).where(_RUNS.c.id == run.id).values(pid=pid))
+            data = {"schedule": run.schedule, "tick": run.tick, "pid": pid}
+            self._db.event(connection, "schedule.process", data=data)
 
     def open_runs(self) -> list[ScheduleRun]:
         """Those that are queued or running, in the order in which they were claimed."""

@@ -1,9 +1,45 @@
 """The tables of the store, as SQLAlchemy Core; `records.py` says what a row means and which moves are legal."""
 
-from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, String, Table, UniqueConstraint
+import json
+from typing import Any
 
-VERSION = 2
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+VERSION = 3
 """Of this schema. A change of it adds one here and a step to `migrations.py`."""
+
+
+class _JsonText(TypeDecorator[Any]):
+    """JSON as Python writes it. PostgreSQL's own type refuses NaN, and a diverging loss is NaN."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+_Json = JSON().with_variant(_JsonText(), "postgresql")
+_Long = BigInteger().with_variant(Integer(), "sqlite")
+"""64 bits, which SQLite's INTEGER has: ids of events, and the size of a model's weights."""
 
 metadata = MetaData()
 
@@ -14,11 +50,11 @@ runs = Table(
     Column("name", String, nullable=False),
     Column("state", String, nullable=False),
     Column("owner", String, nullable=False),
-    Column("plan", JSON, nullable=False),
-    Column("created", Float, nullable=False),
+    Column("plan", _Json, nullable=False),
+    Column("created", Float, nullable=False, index=True),
     Column("started", Float),
     Column("ended", Float),
-    Column("error", JSON),
+    Column("error", _Json),
 )
 
 stage_runs = Table(
@@ -32,35 +68,35 @@ stage_runs = Table(
     Column("attempts", Integer, nullable=False, default=0),
     Column("started", Float),
     Column("ended", Float),
-    Column("outputs", JSON),
-    Column("error", JSON),
+    Column("outputs", _Json),
+    Column("error", _Json),
     Index("stage_runs_by_digest", "digest", "state"),
 )
 
 artifacts = Table(
     "artifacts",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _Long, primary_key=True),
     Column("digest", String, nullable=False, index=True),
     Column("run", String, nullable=False),
     Column("stage", String, nullable=False),
     Column("name", String, nullable=False),
     Column("path", String, nullable=False),
-    Column("bytes", Integer, nullable=False),
+    Column("bytes", _Long, nullable=False),
     Column("created", Float, nullable=False),
 )
 
 events = Table(
     "events",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _Long, primary_key=True),
     Column("time", Float, nullable=False),
     Column("run", String, index=True),
     Column("stage", String),
     Column("service", String, index=True),
     Column("who", String, nullable=False),
     Column("kind", String, nullable=False),
-    Column("data", JSON, nullable=False),
+    Column("data", _Json, nullable=False),
 )
 
 services = Table(
@@ -79,7 +115,7 @@ releases = Table(
     Column("digest", String, nullable=False),
     Column("run", String, nullable=False),
     Column("state", String, nullable=False),
-    Column("spec", JSON, nullable=False),
+    Column("spec", _Json, nullable=False),
     Column("url", String),
     Column("model", String),
     Column("pid", Integer),
@@ -98,7 +134,7 @@ benchmarks = Table(
     Column("run", String),
     Column("service", String),
     Column("source", String, nullable=False),
-    Column("result", JSON, nullable=False),
+    Column("result", _Json, nullable=False),
 )
 
 baselines = Table(
@@ -116,7 +152,7 @@ schedules = Table(
     Column("name", String, primary_key=True),
     Column("cron", String, nullable=False),
     Column("timezone", String, nullable=False),
-    Column("command", JSON, nullable=False),
+    Column("command", _Json, nullable=False),
     Column("cwd", String, nullable=False),
     Column("paused", Boolean, nullable=False),
     Column("webhook", String),
@@ -129,7 +165,7 @@ schedules = Table(
 schedule_runs = Table(
     "schedule_runs",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", _Long, primary_key=True),
     Column("schedule", String, nullable=False, index=True),
     Column("tick", Float, nullable=False),
     Column("state", String, nullable=False, index=True),
@@ -139,4 +175,13 @@ schedule_runs = Table(
     Column("exit_code", Integer),
     Column("pid", Integer),
     Column("log", String),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("holder", String),
+    Column("fence", Integer, nullable=False),
+    Column("expires", Float, nullable=False),
 )

@@ -1,35 +1,56 @@
-"""The store: runs, stages, artifacts, events, services, releases, benchmarks and schedules in SQLite.
+"""The store: runs, stages, artifacts, events, services, releases, benchmarks and schedules in one database.
 
-Every change of state goes through `Database.move`, which checks the move against its table; its event is written in
-the same transaction. No network or process call happens inside a transaction.
+A change of state is checked against its table of moves (`Database.move`), what became of a stage also against the claim
+of the attempt; its event is written in the same transaction. No other call happens inside a transaction.
 """
 
-import sqlite3
+import copy
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import func, insert, select, update
 
 from orchestrator.digests import digest_path
-from orchestrator.errors import InputError, NotAllowedError, OrchError
-from orchestrator.store import records, schema
+from orchestrator.errors import InputError, NotAllowedError, OrchError, StaleClaimError
+from orchestrator.store import leases, location, records, schema
 from orchestrator.store.benchmarks import Benchmarks
-from orchestrator.store.database import Database, Row, user
-from orchestrator.store.records import Baseline, Event, Release, Run, Service, StageRun
+from orchestrator.store.database import Database, Row
+from orchestrator.store.identity import user
+from orchestrator.store.leases import Leases
+from orchestrator.store.records import Baseline, Claim, Event, Lease, Release, Run, Service, StageRun
 from orchestrator.store.schedules import Schedules
 
 
 class Store:
-    """One SQLite file, `orch.db` in the folder `home`; safe to open from many processes at once."""
+    """The database that the folder `home` uses (`location.py`); safe to open from many processes at once."""
 
     def __init__(self, home: Path, *, clock: Callable[[], float] = time.time) -> None:
         """Opens or creates the store. Raises InputError if it cannot be written or comes from a newer version."""
-        self._db = Database(home, clock)
-        self.home, self.path = home, self._db.path
-        self._benchmarks = Benchmarks(self._db)
-        self.schedules = Schedules(self._db)
+        self.home = home
+        _make(home)
+        self._use(Database(location.url_of(home), clock))
+
+    def _use(self, database: Database) -> None:
+        self._db, self.place = database, database.place
+        self._benchmarks, self.schedules, self.leases = Benchmarks(database), Schedules(database), Leases(database)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines may use it too."""
+        return self._db.url.get_backend_name() != "sqlite"
+
+    @property
+    def database(self) -> Database:
+        """For backup, restore and check, which read whole tables."""
+        return self._db
+
+    def under(self, lease: Lease) -> "Store":
+        """The same store, every write of which raises StaleClaimError once the lease has a later holder."""
+        other = copy.copy(self)
+        other._use(self._db.guarded(lambda connection: leases.enforce(connection, lease)))
+        return other
 
     # events
 
@@ -64,7 +85,7 @@ class Store:
         """The run of that id. Raises InputError when there is none."""
         for row in self._db.rows(select(schema.runs).where(schema.runs.c.id == run)):
             return Run(**row)
-        raise InputError(f"no run {run!r} in {self.path}", next_step="`orch status` lists the runs")
+        raise InputError(f"no run {run!r} in {self.place}", next_step="`orch status` lists the runs")
 
     def runs(self, limit: int = 20) -> list[Run]:
         """The newest runs first."""
@@ -123,24 +144,56 @@ class Store:
             self._db.move(connection, schema.runs, key, records.RUN_MOVES, state, values)
             self._db.event(connection, f"run.{state}", run=run, data=values["error"])
 
-    def move_stage(self, run: str, stage: str, state: str, *, outputs: Row | None = None,
-                   error: OrchError | None = None) -> None:  # fmt: skip
-        """Change a stage's state; a success stores its outputs and lists its artifacts."""
+    def claim_stage(self, run: str, stage: str) -> Claim:
+        """Begin the next attempt of a pending stage. From now on only the returned claim can end it."""
+        table = schema.stage_runs
+        mine = (table.c.run == run) & (table.c.stage == stage)
+        values = {"started": self._db.clock(), "ended": None, "error": None, "attempts": table.c.attempts + 1}
+        with self._db.begin() as connection:
+            self._db.move(connection, table, mine, records.STAGE_MOVES, "running", values)
+            fence = connection.execute(select(table.c.attempts).where(mine)).scalar_one()
+            self._db.event(connection, "stage.running", run=run, stage=stage, data={"attempt": fence})
+        return Claim(run=run, stage=stage, fence=fence)
+
+    def end_stage(self, claim: Claim, state: str, *, outputs: Row | None = None,
+                  error: OrchError | None = None) -> None:  # fmt: skip
+        """Say what became of an attempt: `succeeded` with its outputs, `failed`, `cancelled`, or `pending` again.
+
+        Raises StaleClaimError, and writes nothing, when the stage has been taken over since.
+        """
         now, table = self._db.clock(), schema.stage_runs
         made = _contents(outputs or {}) if state == "succeeded" else []  # reads files: before the transaction
-        values: dict[str, Any] = {"error": error.as_record() if error else None}
-        if state == "running":
-            values |= {"started": now, "ended": None, "attempts": table.c.attempts + 1}
-        elif state != "pending":
-            values["ended"] = now
-        if outputs is not None:
-            values["outputs"] = dict(outputs)
+        values: dict[str, Any] = {"state": state, "error": error.as_record() if error else None}
+        values |= {"ended": now} if state != "pending" else {}
+        values |= {"outputs": dict(outputs)} if outputs is not None else {}
+        assert state in records.STAGE_MOVES["running"], f"an attempt does not end as {state}"
+        mine = (table.c.run == claim.run) & (table.c.stage == claim.stage)
+        current = mine & (table.c.attempts == claim.fence) & (table.c.state == "running")
         with self._db.begin() as connection:
-            key = (table.c.run == run) & (table.c.stage == stage)
-            self._db.move(connection, table, key, records.STAGE_MOVES, state, values)
-            self._db.event(connection, f"stage.{state}", run=run, stage=stage, data=values["error"])
+            if connection.execute(update(table).where(current).values(**values)).rowcount == 0:
+                found = connection.execute(select(table.c.attempts, table.c.state).where(mine)).one()
+                raise _stale(claim, state, *found)
+            data = {"attempt": claim.fence, **(values["error"] or {})}
+            self._db.event(connection, f"stage.{state}", run=claim.run, stage=claim.stage, data=data)
             for row in made:
-                connection.execute(insert(schema.artifacts).values(run=run, stage=stage, created=now, **row))
+                added = insert(schema.artifacts).values(run=claim.run, stage=claim.stage, created=now, **row)
+                connection.execute(added)
+
+    def reuse_stage(self, run: str, stage: str, outputs: Row) -> None:
+        """What an earlier run made stands in for running this stage."""
+        now = self._db.clock()
+        self._move_stage(run, stage, "reused", {"ended": now, "outputs": dict(outputs), "error": None})
+
+    def reset_stage(self, run: str, stage: str, reason: str) -> None:
+        """Make it pending again: it was interrupted, or does not stand any more. A claim on it ends."""
+        self._move_stage(run, stage, "pending", {"error": None}, reason=reason)
+
+    def _move_stage(self, run: str, stage: str, state: str, values: Row, **data: Any) -> None:
+        table = schema.stage_runs
+        mine = (table.c.run == run) & (table.c.stage == stage)
+        with self._db.begin() as connection:
+            self._db.move(connection, table, mine, records.STAGE_MOVES, state, values)
+            self._db.event(connection, f"stage.{state}", run=run, stage=stage, data=data)
 
     def artifacts(self, run: str) -> list[dict[str, Any]]:
         """Artifacts that a run made: digest, stage, name, path, bytes."""
@@ -207,9 +260,8 @@ class Store:
         """The release of this service with this digest; a new one gets the next number."""
         table = schema.releases
         with self._db.begin() as connection:
-            connection.execute(
-                text("INSERT OR IGNORE INTO services (name, version) VALUES (:name, 0)"), {"name": service}
-            )
+            if connection.execute(select(schema.services).where(schema.services.c.name == service)).first() is None:
+                connection.execute(insert(schema.services).values(name=service, version=0))
             mine = table.c.service == service
             found = connection.execute(select(table.c.number).where(mine & (table.c.digest == digest))).scalar()
             if found is None:
@@ -278,15 +330,24 @@ class Store:
 
     def watch(self) -> Callable[[], bool]:
         """A function that says whether another connection has committed since it was last asked; a few microseconds."""
-        connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, check_same_thread=False)
-        seen: int | None = None
+        return self._db.watch()
 
-        def changed() -> bool:
-            nonlocal seen
-            before, seen = seen, connection.execute("PRAGMA data_version").fetchone()[0]
-            return seen != before
 
-        return changed
+def _make(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot use {home} as the store: {error}", next_step="set ORCH_HOME to a folder that can be written"
+        ) from error
+
+
+def _stale(claim: Claim, wanted: str, fence: int, state: str) -> StaleClaimError:
+    now = f"attempt {fence} has taken over" if fence != claim.fence else f"it is {state}"
+    return StaleClaimError(
+        f"{claim.run}: attempt {claim.fence} of {claim.stage} ended as {wanted}, but {now}; its result was dropped",
+        next_step=f"nothing; `orch status {claim.run}` shows the run as it is",
+    )
 
 
 def _key(release: Release) -> Any:

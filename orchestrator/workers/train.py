@@ -32,7 +32,8 @@ from trl import SFTConfig, SFTTrainer
 
 from orchestrator import jsonlines, token_contract
 from orchestrator.errors import InputError, disk_full, is_disk_full
-from orchestrator.stages.train import nothing_to_train
+from orchestrator.plugins import nearest
+from orchestrator.stages.train import nothing_to_train, starts_from_base
 from orchestrator.token_contract import TokenContract
 from orchestrator.workers import contract, loading
 from orchestrator.workers.protocol import emit, main
@@ -92,6 +93,7 @@ def train(request: dict[str, Any], stop: "Stop") -> dict[str, Any]:
     for parameter in trainer.model.parameters():
         if parameter.requires_grad and dtype == torch.float32:
             parameter.data = parameter.data.float()
+    start = keep_start(trainer, config, directory)
     started = time.monotonic()
     fit(trainer, directory / "checkpoints")
     if stop.asked:
@@ -110,7 +112,7 @@ def train(request: dict[str, Any], stop: "Stop") -> dict[str, Any]:
     }
     kept = contract_of(trainer, tokenizer, about, jsonlines.read(Path(request["rows"])))
     name = "model" if config["adapter"] == "full" else "adapter"
-    save(trainer, tokenizer, about, kept, directory / name)
+    save(trainer, tokenizer, about, kept, directory / name, start)
     shutil.rmtree(directory / "cache", ignore_errors=True)
     return {
         "artifacts": {name: str(directory / name)},
@@ -199,14 +201,47 @@ def adapter_config(config: dict[str, Any], model: torch.nn.Module) -> LoraConfig
         lora_alpha=config["lora_alpha"],
         lora_dropout=config["lora_dropout"],
         target_modules=config["lora_target_modules"],
+        use_dora=config["adapter"] == "dora",
+        use_rslora=config["peft_use_rslora"],
+        init_lora_weights=config["peft_init_lora_weights"],
+        modules_to_save=config["lora_modules_to_save"] or None,
         task_type="CAUSAL_LM",
     )
+    check_saved(config["lora_modules_to_save"], model)
     if config["lora_target_modules"] != "all-linear":
         from peft.tuners.tuners_utils import check_target_module_exists
 
         if not any(check_target_module_exists(settings, name) for name in linear):
             raise nothing_to_train(config["lora_target_modules"], linear)
     return settings
+
+
+def check_saved(names: list[str], model: torch.nn.Module) -> None:
+    """Raises InputError for a module to be trained as a whole that the model lacks, or has in 4 bits."""
+    found = dict(model.named_modules())
+    for name in names:
+        mine = [module for path, module in found.items() if path == name or path.endswith(f".{name}")]
+        whole = sorted({path.rpartition(".")[2] for path, module in found.items() if hasattr(module, "weight")})
+        if not mine:
+            raise InputError(f"lora_modules_to_save: the base model has no module {name!r}; {nearest(name, whole)}")
+        if any(weight.dtype in (torch.uint8, torch.int8) for module in mine for weight in module.parameters()):
+            raise InputError(
+                f"lora_modules_to_save: {name} is in 4 bits and cannot be trained as a whole",
+                next_step="use adapter lora, or leave it out: the adapter reaches it",
+            )
+
+
+def keep_start(trainer: SFTTrainer, config: dict[str, Any], directory: Path) -> Path | None:
+    """The adapter before training, where it starts from the base's weights: what is saved is the difference to it.
+
+    Made again at every start: the base is changed anew, too, and a decomposition is unique only up to signs.
+    """
+    if config["adapter"] == "full" or not starts_from_base(config["peft_init_lora_weights"]):
+        return None
+    start = directory / "start"
+    shutil.rmtree(start, ignore_errors=True)
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(str(start))
+    return start
 
 
 def end_of_turn_ids(tokenizer: Any, model: Any) -> set[int]:
@@ -366,11 +401,23 @@ def contract_of(
     return found
 
 
-def save(trainer: SFTTrainer, tokenizer: Any, about: dict[str, Any], kept: TokenContract, target: Path) -> None:
+def save_difference(model: Any, start: Path, target: Path) -> None:
+    """A plain adapter for the base as it was, of twice the rank: what was trained, less what the training started with.
+
+    W - A0 B0 + A B = W + [A | A0] [B | -B0].
+    """
+    model.save_pretrained(str(target), path_initial_model_for_weight_conversion=str(start))
+
+
+def save(
+    trainer: SFTTrainer, tokenizer: Any, about: dict[str, Any], kept: TokenContract, target: Path, start: Path | None
+) -> None:
     """Write the adapter (or model) folder in one step: tokenizer, chat template and stop tokens go with it."""
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     trainer.save_model(str(partial))
+    if start:
+        save_difference(trainer.accelerator.unwrap_model(trainer.model), start, partial)
     tokenizer.save_pretrained(partial)
     trainer.accelerator.unwrap_model(trainer.model).generation_config.save_pretrained(partial)
     token_contract.write(kept, partial)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import ROOT, Orch
 
-HEAVY = ("torch", "transformers", "ray", "peft", "matplotlib", "aiohttp", "jinja2", "gguf")
+HEAVY = ("torch", "transformers", "ray", "peft", "matplotlib", "aiohttp", "jinja2", "gguf", "psycopg", "fsspec")
 
 
 def _imports(*arguments: str, home: Path) -> set[str]:

@@ -49,6 +49,7 @@ def row(orch: Orch, *arguments: str) -> dict[str, object]:
 
 def test_an_environment_from_its_first_sight_to_its_end(orch: Orch, tmp_path: Path) -> None:
     assert row(orch)["state"] == "missing"
+    assert orch("install").returncode == 2
     made = orch("install", "tiny")
     assert made.returncode == 0, made.stderr
     assert "installing tiny 1.0 (cpu, about 0.0 GB)" in made.stdout

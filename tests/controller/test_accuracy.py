@@ -87,9 +87,9 @@ def _run(tmp_path: Path, forecast: Forecast | None, seconds: dict[str, float], p
             summary = {"output_tokens_per_s": 400.0, "latencies": {"ttft": {"mean": 0.2}}}
             cell = {"target": "gguf", "state": "done", "concurrency": 8, "summary": summary}
             store.add_benchmark({"id": "b-1", "name": "demo", "created": 1.0, "run": run, "cells": [cell]})
-        store.move_stage(run, stage, "running")
+        claim = store.claim_stage(run, stage)
         clock.now += lasts
-        store.move_stage(run, stage, "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": report})
+        store.end_stage(claim, "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": report})
     return store
 
 
@@ -133,11 +133,11 @@ def test_reused_stages_and_second_attempts_do_not_count(tmp_path: Path) -> None:
     store = Store(tmp_path)
     run = runs.create(store, _plan(_forecast()))
     store.move_run(run, "running")
-    store.move_stage(run, "data", "reused", outputs={"artifacts": {}, "metrics": {}, "report": {}})
-    store.move_stage(run, "train", "running")
-    store.move_stage(run, "train", "pending")
-    store.move_stage(run, "train", "running")
-    store.move_stage(run, "train", "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": {}})
+    store.reuse_stage(run, "data", {"artifacts": {}, "metrics": {}, "report": {}})
+    store.claim_stage(run, "train")
+    store.reset_stage(run, "train", "interrupted")
+    claim = store.claim_stage(run, "train")
+    store.end_stage(claim, "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": {}})
     assert accuracy(store) == []
 
 

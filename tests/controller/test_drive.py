@@ -121,12 +121,28 @@ def test_a_run_that_failed_after_its_deployment_resumes_by_deploying_again(store
 def test_a_driver_that_is_started_again_goes_on_where_it_was(store: Store) -> None:
     run, done = runs.create(store, _plan()), list[str]()
     store.move_run(run, "running")
-    store.move_stage(run, "prepare", "running")
-    store.move_stage(run, "prepare", "succeeded", outputs=_outputs())
-    store.move_stage(run, "data", "running")
+    claim = store.claim_stage(run, "prepare")
+    store.end_stage(claim, "succeeded", outputs=_outputs())
+    store.claim_stage(run, "data")
     drive(str(store.home), run, _works(done))
     assert done == ["data", "train", "deploy", "benchmark"]
     assert store.run(run).state == "succeeded"
+
+
+def test_a_driver_that_was_overtaken_drops_its_result_and_leaves_the_run_alone(store: Store) -> None:
+    run, done = runs.create(store, _plan()), list[str]()
+
+    def execute(store: Store, run: str, planned: PlannedStage) -> dict[str, Any]:
+        if planned.name == "data" and "data" not in done:  # we hang, and a second driver starts meanwhile
+            done.append("data")
+            drive(str(store.home), run, _works(done))
+        return _outputs(errors=99.0)
+
+    drive(str(store.home), run, execute)
+    assert done == ["data", *STAGES[1:]]
+    assert store.run(run).state == "succeeded"
+    row = store.stage_runs(run)[1]
+    assert (row.attempts, row.outputs) == (2, _outputs(errors=3.0))
 
 
 def test_a_failed_gate_ends_the_run(store: Store) -> None:

@@ -66,6 +66,17 @@ def test_the_plan_takes_the_cheapest_accelerator_that_fits_and_that_the_cluster_
     assert order[0] == f"{cheapest.accelerator}:1"
 
 
+def test_modules_that_are_trained_as_a_whole_are_counted(folder: Path) -> None:
+    def trained(*overrides: str) -> float:
+        train = _forecast(_plan(folder, _cluster("H100"), "train.adapter=lora", *overrides)).stage("train")
+        assert train is not None
+        assert isinstance(train.memory, Estimate)
+        return sum(term.amount for term in train.memory.terms if term.name == "adapters")
+
+    ends = 2 * 151936 * 4096  # of Qwen3-8B
+    assert trained("train.lora_modules_to_save=[embed_tokens, lm_head]") == trained() + ends * 4
+
+
 def test_an_accelerator_that_is_too_small_is_passed_over(folder: Path) -> None:
     found = _plan(
         folder, _cluster("L4", "H100"), "train.adapter=lora", "train.sequence_len=8192", "train.micro_batch_size=4"
@@ -243,9 +254,9 @@ def test_what_the_data_stage_has_counted_replaces_a_guess_by_size(folder: Path) 
     assert tokens.low < tokens.value < tokens.high
     run = runs.create(store, first)
     store.move_run(run, "running")
-    store.move_stage(run, "data", "running")
+    claim = store.claim_stage(run, "data")
     metrics = {"train_rows": 1000.0, "tokens": 70_000.0, "tokens_max": 71.0, "tokens_p50": 70.0}
-    store.move_stage(run, "data", "succeeded", outputs={"artifacts": {}, "metrics": metrics, "report": {}})
+    store.end_stage(claim, "succeeded", outputs={"artifacts": {}, "metrics": metrics, "report": {}})
     counted = _forecast(_plan(folder, _cluster("H100"))).train_tokens
     assert isinstance(counted, Estimate)
     assert (counted.low, counted.value, counted.high) == (70_000, 70_000, 70_000)
@@ -256,8 +267,8 @@ def _benchmarked(folder: Path, gpu: str) -> Forecast:
     store = Store(folder / "home")
     run = runs.create(store, _plan(folder, _cluster("H100")))
     store.move_run(run, "running")
-    store.move_stage(run, "export", "running")
-    store.move_stage(run, "export", "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": {}})
+    claim = store.claim_stage(run, "export")
+    store.end_stage(claim, "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": {}})
     spread = {"mean": 0.05}
     summary = {"output_tokens_per_s": 1234.0, "latencies": {"ttft": spread, "tpot": {"mean": 0.01}}}
     cell = {"target": "gguf", "state": "done", "workload": "w", "mode": "closed", "concurrency": 16, "summary": summary}
@@ -279,8 +290,8 @@ def test_a_gpu_is_known_by_the_driver_s_name_for_it(folder: Path) -> None:
     store, cluster = Store(folder / "home"), _cluster("RTX-4090")
     run = runs.create(store, _plan(folder, cluster, "resources.accelerators=[RTX-4090:1]"))
     store.move_run(run, "running")
-    store.move_stage(run, "export", "running")
-    store.move_stage(run, "export", "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": {}})
+    claim = store.claim_stage(run, "export")
+    store.end_stage(claim, "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": {}})
     summary = {"output_tokens_per_s": 99.0, "latencies": {}}
     cell = {"target": "gguf", "state": "done", "workload": "w", "concurrency": 1, "summary": summary}
     hardware = {"gpus": [{"name": "NVIDIA GeForce RTX 4090", "memory_bytes": 24 * 10**9}]}
@@ -321,8 +332,8 @@ def test_training_that_has_been_done_takes_no_layout_and_stands_in_no_way(folder
     first = _plan(folder, _cluster("H100"))
     run = runs.create(store, first)
     store.move_run(run, "running")
-    store.move_stage(run, "train", "running")
-    store.move_stage(run, "train", "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": {}})
+    claim = store.claim_stage(run, "train")
+    store.end_stage(claim, "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": {}})
     found = _plan(folder, _cluster("H100", "L4"))
     assert found.stage("train") == first.stages[2].model_copy(update={"reused_from": run})
     assert {layout.purpose for layout in _forecast(found).layouts} == {"gguf"}
@@ -334,8 +345,8 @@ def test_a_stage_that_is_forced_to_run_again_is_predicted(folder: Path) -> None:
     run = runs.create(store, _plan(folder, _cluster("H100")))
     store.move_run(run, "running")
     for stage in ("data", "train"):
-        store.move_stage(run, stage, "running")
-        store.move_stage(run, stage, "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": {}})
+        claim = store.claim_stage(run, stage)
+        store.end_stage(claim, "succeeded", outputs={"artifacts": {}, "metrics": {}, "report": {}})
     found = _plan(folder, _cluster("H100"), forced=["train"])
     assert found.stage("data") is not None
     assert [stage.name for stage in found.stages if stage.reused_from] == ["data"]
@@ -346,7 +357,7 @@ def test_other_number_formats_are_tried_and_never_chosen(folder: Path) -> None:
     found = _plan(folder, _cluster("H100"), "base_model=Qwen/Qwen3-32B", "resources.accelerators=[L4:1, H100:1]",
                   "train.sequence_len=512")  # fmt: skip
     tried = [layout for layout in _forecast(found).layouts if layout.alternative]
-    assert {layout.quantization for layout in tried} == {"F16", "BF16"}
+    assert {layout.quantization for layout in tried} == {"F16", "BF16", "Q6_K", "Q5_K_M", "Q4_K_M"}
     assert not any(layout.chosen for layout in tried)
     wide = _plan(folder, _cluster("L4"), "export=[{name: gguf, engine: llama_cpp, quantization: F16}]",
                  "base_model=Qwen/Qwen3-14B")  # fmt: skip

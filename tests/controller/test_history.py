@@ -45,9 +45,9 @@ def store(tmp_path: Path) -> Store:
     store.move_run(run, "running")
     peaks = {"peak_memory": {"train": {"rss": 2**30}}}
     for stage, seconds, metrics in (("data", 30, {}), ("train", 110, {"tokens_per_s": 100.0, "seconds": 100.0})):
-        store.move_stage(run, stage, "running")
+        claim = store.claim_stage(run, stage)
         clock.now += seconds
-        store.move_stage(run, stage, "succeeded", outputs={"artifacts": {}, "metrics": metrics, "report": peaks})
+        store.end_stage(claim, "succeeded", outputs={"artifacts": {}, "metrics": metrics, "report": peaks})
     return store
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.clusters.cluster import Cluster, NodePool, load_cluster
 from orchestrator.controller.planning import make_plan
+from orchestrator.engines import vllm
 from orchestrator.errors import InputError
 from orchestrator.planner.plan import Plan
 from orchestrator.recipe.load import load_recipe
@@ -59,6 +60,29 @@ def test_changing_the_benchmark_changes_it_and_what_follows(tmp_path: Path) -> N
 def test_changing_training_leaves_the_data_alone(tmp_path: Path) -> None:
     changed = _changed(tmp_path, "train.learning_rate=1e-5")
     assert changed == ["train", "evaluate", "export", "parity", "deploy", "benchmark", "promote"]
+
+
+def test_another_version_of_a_quantizer_makes_the_exports_again(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "rows.jsonl").write_text("one\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(EXPORTS.split("export:")[0] + "export: [{name: a, engine: vllm, quantization: FP8}]\n")
+    before = _plan(tmp_path, recipe, cwd=tmp_path)
+    serving, quantizer = vllm.ENVIRONMENTS
+    monkeypatch.setattr(vllm, "ENVIRONMENTS", (serving, quantizer.at("9")))
+    after = _plan(tmp_path, recipe, cwd=tmp_path)
+    assert [a.name for a, b in zip(after.stages, before.stages, strict=True) if a.digest != b.digest] == ["export"]
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"versions": {"llm_compressor": "9"}}, {"images": {"llm_compressor": "mine:2"}}], ids=str
+)
+def test_a_version_or_an_image_of_the_cluster_file_makes_the_exports_again(tmp_path: Path, wanted: Any) -> None:
+    (tmp_path / "rows.jsonl").write_text("one\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(EXPORTS.split("export:")[0] + "export: [{name: a, engine: vllm, quantization: FP8}]\n")
+    before = _plan(tmp_path, recipe, cwd=tmp_path)
+    after = _plan(tmp_path, recipe, cluster=LAPTOP.model_copy(update=wanted), cwd=tmp_path)
+    assert [a.name for a, b in zip(after.stages, before.stages, strict=True) if a.digest != b.digest] == ["export"]
 
 
 def test_the_name_of_a_recipe_changes_nothing(tmp_path: Path) -> None:

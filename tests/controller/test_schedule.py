@@ -318,7 +318,7 @@ def test_every_change_is_an_event(world: World) -> None:
     schedule.resume(world.store, "nightly", world.now)
     world.store.schedules.remove("nightly")
     kinds = [event.kind.removeprefix("schedule.") for event in world.store.events()]
-    assert kinds == ["added", "queued", "running", "succeeded", "paused", "resumed", "removed"]
+    assert kinds == ["added", "queued", "running", "process", "succeeded", "paused", "resumed", "removed"]
 
 
 def test_bad_input_is_refused_before_anything_is_kept(world: World) -> None:

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import engines
 from orchestrator.clusters.cluster import Cluster, NodePool
 from orchestrator.controller import preflight
 from orchestrator.controller.planning import make_plan
+from orchestrator.engines import llama_cpp
 from orchestrator.errors import NotAllowedError
 from orchestrator.planner.plan import Plan
 from orchestrator.recipe.load import load_recipe
 from orchestrator.store.store import Store
 
-FAKES = Path(__file__).parents[1] / "fake_engines"
+pytestmark = pytest.mark.usefixtures("fake_engines")
 RECIPE = """\
 name: demo
 base_model: Qwen/Qwen3-8B
@@ -22,7 +22,7 @@ test_datasets: [{path: rows.jsonl}]
 train: {adapter: lora}
 export:
 - {name: gguf, engine: llama_cpp, quantization: Q8_0}
-- {name: fp8, engine: picky, quantization: fp8, required: false}
+- {name: fp8, engine: sglang, quantization: fp8, required: false}
 benchmark: {targets: [gguf, fp8], concurrency: [1]}
 gates:
 - {on: parity.gguf.kl_mean, max: 0.1}
@@ -33,8 +33,7 @@ SERVED = "serve={service: svc, target: fp8}"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(engines, "__path__", [*engines.__path__, str(FAKES)])
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "rows.jsonl").write_text('{"messages": []}\n')
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     return tmp_path
@@ -106,8 +105,8 @@ def test_no_accelerator_that_serves_it_is_an_obstacle_with_a_way_out(folder: Pat
 
 
 def test_an_environment_that_cannot_be_had_there_is_a_reason_and_an_image_of_the_cluster_a_way(folder: Path) -> None:
-    assert _plan(folder, kinds=("MI300X",)).targets[1].refused == "picky runs on NVIDIA only"
-    images = {"picky": "registry.example/picky:1"}
+    assert _plan(folder, kinds=("MI300X",)).targets[1].refused == "sglang runs on NVIDIA only"
+    images = {"sglang": "registry.example/sglang:1"}
     assert _plan(folder, kinds=("MI300X",), images=images).targets[1].refused is None
 
 
@@ -122,7 +121,7 @@ def test_an_optional_target_that_does_not_fit_is_left_out(folder: Path) -> None:
 
 
 def test_without_any_target_nothing_is_exported_compared_or_measured(folder: Path) -> None:
-    found = _plan(folder, "export.0.engine=picky", "export.0.quantization=bf16", "export.0.required=false")
+    found = _plan(folder, "export.0.engine=sglang", "export.0.quantization=bf16", "export.0.required=false")
     assert [stage.name for stage in found.stages] == ["prepare", "data", "train"]
     assert found.gates == []
 
@@ -133,11 +132,27 @@ def test_every_target_has_its_command_its_files_and_its_environment(folder: Path
     assert export is not None
     made = folder / "home" / "stages" / f"export-{export.digest[:16]}"
     assert str(made / "gguf" / "model.gguf") in gguf.command
-    assert (gguf.environment, gguf.installed) == (None, True)
-    assert fp8.command[:2] == ["picky-serve", str(made / "fp8")]
-    assert (fp8.environment, fp8.installed) == ("picky 1.2", False)
-    assert fp8.variables == {"PICKY": "yes please"}
-    assert fp8.files == {str(folder / "home" / "logs" / "picky.yaml"): "name: fp8\ntensor_parallel_size: 1\n"}
+    assert (gguf.environment, gguf.installed) == (f"llama_cpp {llama_cpp.ENVIRONMENTS[0].version}", False)
+    assert fp8.command[:2] == ["sglang-serve", str(made / "fp8")]
+    assert (fp8.environment, fp8.installed) == ("sglang 1.2", False)
+    assert fp8.variables == {"SGLANG": "yes please"}
+    assert fp8.files == {str(folder / "home" / "logs" / "sglang.yaml"): "name: fp8\ntensor_parallel_size: 1\n"}
+
+
+@pytest.mark.parametrize("engine", ["vllm", "tensorrt_llm"])
+def test_an_adapter_that_is_not_made_yet_is_planned_on_its_base_and_with_room_for_its_rank(
+    folder: Path, engine: str
+) -> None:
+    entry = f"export=[{{name: tuned, engine: {engine}, quantization: lora}}]"
+    plan = _plan(folder, entry, "train.lora_r=24", "benchmark.targets=[tuned]", "gates=[]", kinds=("H100",))
+    (tuned,) = plan.targets
+    if engine == "vllm":
+        assert "--enable-lora" in tuned.command
+        assert tuned.command[tuned.command.index("serve") + 1] == "Qwen/Qwen3-8B"
+        assert tuned.command[tuned.command.index("--max-lora-rank") + 1] == "32"
+        assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in tuned.variables
+    else:
+        assert "max_lora_rank: 24" in "".join(tuned.files.values())
 
 
 def test_the_deployed_target_is_planned_under_the_name_of_its_release_and_with_its_options(folder: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_server_that_answers_health_and_no_token_is_trouble(living):
         assert "EngineDeadError" in told(due(url, living, parse_metrics=lambda text: METRICLESS))
 
 
-METRICLESS = SimpleNamespace(generated_tokens_total=None)
+METRICLESS = SimpleNamespace(generated_tokens_total=None, steps_total=None)
 
 
 def hanging(released: threading.Event, counts: Iterator[int]) -> Callable[[str], tuple[int, Any]]:
@@ -97,7 +97,7 @@ def hanging(released: threading.Event, counts: Iterator[int]) -> Callable[[str],
 
 
 def counted(text: str) -> Any:
-    return SimpleNamespace(generated_tokens_total=float(text.rpartition(":")[2].strip(" }\n")))
+    return SimpleNamespace(steps_total=None, generated_tokens_total=float(text.rpartition(":")[2].strip(" }\n")))
 
 
 def test_a_server_that_hangs_with_its_counters_still_is_trouble(living):
@@ -125,6 +125,48 @@ def test_a_server_that_is_busy_with_other_requests_is_no_trouble(living):
         assert watch.trouble() is None
         released.set()
         watch.close()
+
+
+class Computing:
+    """A process that has used as much CPU as the test says, each time it is asked."""
+
+    def __init__(self, process: processes.GuardedProcess, *seconds: float) -> None:
+        self._process, self.asked, self._seconds = process, 0, seconds
+
+    def cpu_seconds(self) -> float:
+        self.asked += 1
+        return self._seconds[self.asked - 1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._process, name)
+
+
+def without_metrics(released: threading.Event) -> Callable[[str], tuple[int, Any]]:
+    def reply(path: str) -> tuple[int, Any]:
+        return (404, {}) if path.endswith("metrics") else hanging(released, iter(()))(path)
+
+    return reply
+
+
+def test_a_server_without_metrics_is_busy_while_it_uses_the_cpu(living):
+    released, computing = threading.Event(), Computing(living, 1.0, 2.0)
+    with engine(without_metrics(released)) as url:
+        watch = due(url, computing)  # type: ignore[arg-type]
+        deadline = time.monotonic() + 20
+        while computing.asked < 2:
+            assert watch.trouble() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert watch.trouble() is None
+        released.set()
+        watch.close()
+
+
+def test_a_server_without_metrics_that_only_takes_the_probe_hangs(living):
+    released = threading.Event()
+    with engine(without_metrics(released)) as url:
+        assert told(due(url, Computing(living, 1.0, 1.001))).startswith("it gives no token within")  # type: ignore[arg-type]
+        released.set()
 
 
 def test_a_log_that_tells_of_a_failure_makes_it_ask_at_once(living):

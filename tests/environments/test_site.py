@@ -53,6 +53,8 @@ def test_another_version_lies_beside_it(site, index):
     wheels.write(index, "tiny-engine", "1.1")
     assert site.ensure(TINY.at("1.1")).folder == site.home / "engines" / "tiny-1.1-cpu"
     assert site.find(TINY) is None
+    asked = Site(site.home, versions={"tiny": "1.1"})
+    assert asked.ensure(TINY) == asked.find(TINY) == site.find(TINY.at("1.1"))
 
 
 def test_half_an_installation_is_not_found_and_is_made_again(site, index):

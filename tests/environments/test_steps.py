@@ -25,8 +25,11 @@ def test_an_index_that_cannot_be_reached_is_not_a_missing_version():
 
 
 def test_anything_else_is_told_by_its_own_error_lines_or_the_end():
-    assert "CMake Error at x" in steps.failure("building", "-- fine\nCMake Error at x\n-- end", 1, LOG).message
-    assert "exit code 3:\nb" in steps.failure("building", "b\n", 3, LOG).message
+    said = "-- fine\nCMake Error at x (message):\n  CUDA Toolkit not found\n\n-- end"
+    assert "exit code 1:\nCMake Error at x (message):\n  CUDA" in steps.failure("building", said, 1, LOG).message
+    said = "[3/9] a.o\n/tmp/a.cpp:1:2: error: no such type\nint x\n"
+    assert "exit code 1:\n/tmp/a.cpp" in steps.failure("building", said, 1, LOG).message
+    assert "exit code 3:\nb" in steps.failure("building", "a\n" * 9 + "b\n" * 6, 3, LOG).message
     assert "SIGKILL" in steps.failure("building", "", 137, LOG).message
 
 

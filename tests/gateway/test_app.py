@@ -350,7 +350,10 @@ def test_a_port_in_use_is_a_clear_error(tmp_path):
     assert "Traceback" not in said
 
 
-def test_the_process_follows_the_store(tmp_path):
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_the_process_follows_the_store(kind, tmp_path, request, monkeypatch):
+    if kind == "postgresql":
+        monkeypatch.setenv("ORCH_STORE", request.getfixturevalue("postgresql").fresh())
     store = Store(tmp_path)
 
     async def scenario(port):

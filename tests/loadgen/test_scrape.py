@@ -49,6 +49,11 @@ trtllm_prompt_tokens_total{model_name="undefined"} 9
 trtllm_prompt_cached_tokens_total{model_name="undefined"} 3
 trtllm_generation_tokens_total{model_name="undefined"} 7
 """
+TRTLLM_STEPS = """\
+[{"iter": 153, "numActiveRequests": 9, "inflightBatchingStats": {"numScheduledRequests": 4}},
+ {"iter": 154, "numActiveRequests": 3, "numQueuedRequests": 1, "gpuMemUsage": 76665782272,
+  "kvCacheStats": {"maxNumBlocks": 200, "usedNumBlocks": 50}, "inflightBatchingStats": {"numScheduledRequests": 2}}]
+"""
 
 
 @pytest.mark.parametrize(
@@ -58,9 +63,11 @@ trtllm_generation_tokens_total{model_name="undefined"} 7
         (LLAMA_CPP, EngineMetrics(2, 1, None, 1.7, 131, 40, 31, None)),
         (SGLANG, EngineMetrics(8, 4, 0.52, None, 10, 5, 6, None)),
         (TRTLLM, EngineMetrics(2, 0, 0.62, None, 9, 7, 3, None)),
+        (TRTLLM_STEPS, EngineMetrics(3, 1, 0.25, 3, steps_total=154)),
+        ('[{"iter": 1}]', EngineMetrics(steps_total=1)),
         (TRTLLM.replace("trtllm_", ""), EngineMetrics(2, 0, 0.62, None, 9, 7, 3, None)),
     ],
-    ids=["vllm", "llama.cpp", "sglang", "tensorrt-llm", "tensorrt-llm without a prefix"],
+    ids=["vllm", "llama.cpp", "sglang", "trtllm", "trtllm's steps", "fields left out", "trtllm without a prefix"],
 )
 def test_each_engine_s_numbers_have_one_name(text: str, expected: EngineMetrics) -> None:
     assert parse(text) == expected
@@ -123,6 +130,24 @@ def test_tensorrt_llm_shows_them_elsewhere() -> None:
         pass
     assert [sample.metrics.running for sample in scraper.samples] == [2, 2]
     assert scraper.note is None
+
+
+def test_statistics_that_reading_empties_are_sampled_where_there_is_no_other_text() -> None:
+    steps = iter(["[]", "[]", TRTLLM_STEPS, "[]"])
+    done = threading.Event()
+
+    def answer(path: str, _: str | None) -> tuple[int, str]:
+        if path != "/metrics":
+            return 404, ""
+        text = next(steps, None)
+        if text is None:
+            done.set()
+        return 200, text or "[]"
+
+    with _server(answer) as url, Scraper(url, interval_s=0.001) as scraper:
+        assert done.wait(10)
+    assert [sample.metrics.steps_total for sample in scraper.samples] == [154]
+    assert scraper.note is None, "an idle second is no loss of the metrics"
 
 
 def test_the_key_is_sent() -> None:

@@ -112,9 +112,49 @@ gates:
     assert "recipe.yaml:9: gates.1: a gate needs min or max" in message
 
 
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        (
+            "{adapter: qlora, peft_init_lora_weights: pissa}",
+            "pissa is taken from the base's weights, which adapter qlora",
+        ),
+        (
+            "{adapter: dora, init_lora_weights: olora}",
+            "cannot be saved as a plain adapter together with the magnitudes",
+        ),
+        (
+            "{adapter: lora, peft_init_lora_weights: pissa, modules_to_save: [lm_head]}",
+            "cannot be saved as a plain adapter together with lora_modules_to_save",
+        ),
+        ("{adapter: full, use_rslora: true}", "train.peft_use_rslora: means nothing with adapter full"),
+    ],
+)
+def test_options_of_an_adapter_that_do_not_go_together_are_named(tmp_path: Path, train: str, said: str) -> None:
+    message = _problems(tmp_path, f"datasets: [{{path: a.jsonl}}]\ntrain: {train}\n")
+    assert message.startswith("1 problem in ")
+    assert said in message
+
+
 def test_an_unknown_quantization_names_the_nearest(tmp_path: Path) -> None:
-    message = _problems(tmp_path, "export: [{name: gguf, engine: llama_cpp, quantization: q8_0}]\n")
-    assert "recipe.yaml:3: export.0.quantization: llama_cpp has no quantization 'q8_0'; did you mean 'Q8_0'?" in message
+    message = _problems(tmp_path, "export: [{name: gguf, engine: llama_cpp, quantization: Q80}]\n")
+    assert "recipe.yaml:3: export.0.quantization: unknown quantization 'Q80'; did you mean 'Q8_0'?" in message
+    message = _problems(tmp_path, "export: [{name: hf, engine: transformers, quantization: Q8_0}]\n")
+    assert "transformers does not serve quantization 'Q8_0'" in message
+    assert "; it is one of llama_cpp" in message
+
+
+def test_a_quantization_may_be_written_as_its_engine_knows_it(tmp_path: Path) -> None:
+    text = "datasets: [{path: a.jsonl}]\ntrain: {}\nexport: [{name: int8, engine: vllm, quantization: w8a8}]\n"
+    loaded = _load(tmp_path, text)
+    assert loaded.recipe.export[0].quantization == "w8a8"
+
+
+def test_a_quantization_is_written_as_the_engine_writes_it(tmp_path: Path) -> None:
+    text = "datasets: [{path: a.jsonl}]\ntrain: {adapter: lora}\n"
+    text += "export:\n- {name: a, engine: llama_cpp, quantization: q8_0}\n"
+    text += "- {name: b, engine: tensorrt_llm, quantization: fp8}\n"
+    assert [target.quantization for target in _load(tmp_path, text).recipe.export] == ["Q8_0", "FP8"]
 
 
 def test_a_misspelt_engine_option_names_the_nearest(tmp_path: Path) -> None:

@@ -72,9 +72,41 @@ def test_a_broken_weights_file_is_named(tmp_path):
         train.check_base_model(folder, train.Config(lora_target_modules=["q_proj"]))
 
 
-def test_dora_is_refused_by_name():
-    with pytest.raises(ValidationError, match="adapter 'dora' is not available yet"):
-        train.Config(adapter="dora")
+def test_the_adapter_of_a_configuration_is_what_engines_are_asked_about():
+    plain = train.adapter_of(train.Config(adapter="qlora", lora_r=8, lora_alpha=4))
+    assert plain is not None
+    assert (plain.rank, plain.alpha, plain.use_dora) == (8, 4, False)
+    dora = train.adapter_of(train.Config(adapter="dora"))
+    assert dora is not None
+    assert dora.use_dora
+    assert train.adapter_of(train.Config(adapter="full")) is None
+
+
+def test_an_adapter_that_starts_from_the_base_is_planned_as_it_is_saved():
+    found = train.adapter_of(
+        train.Config(adapter="lora", lora_r=8, lora_alpha=8, peft_init_lora_weights="pissa_niter_4")
+    )
+    assert found is not None
+    assert (found.rank, found.alpha, found.init_lora_weights) == (16, 16, True)
+    rslora = train.Config(adapter="lora", lora_alpha=8, peft_init_lora_weights="olora", peft_use_rslora=True)
+    found = train.adapter_of(rslora)
+    assert found is not None
+    assert (found.alpha, found.use_rslora) == (pytest.approx(8 * 2**0.5), True)
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ("loftq", "loftq leaves a base of its own"),
+        ("eva", "needs the activations of the data"),
+        (False, "starts with random answers"),
+        ("pisa", "did you mean 'pissa'"),
+        ("pissa_niter_0", "no way to start is called"),
+    ],
+)
+def test_ways_to_start_that_are_not_offered_say_why(start, said):
+    with pytest.raises(ValidationError, match=said):
+        train.Config(adapter="lora", peft_init_lora_weights=start)
 
 
 def test_target_modules_that_are_no_regular_expression_are_refused():

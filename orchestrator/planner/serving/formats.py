@@ -36,6 +36,10 @@ class Format(Model):
     """A type that the GPU must have for the fastest; else the weights are unpacked to 16 bits for each product."""
     engines: tuple[str, ...] = ()
     """Engines that read it; empty: all but llama.cpp."""
+    group: int = 1
+    """Weights of a row that share a scale, so that they cannot be spread over GPUs."""
+    unpacked: bool = False
+    """Whether no engine has kernels for it: weights are unpacked before each product."""
 
 
 _HUB = [
@@ -43,16 +47,19 @@ _HUB = [
     Format(name="fp16", bits=16, compute=("fp16", "bf16")),
     Format(name="fp32", bits=32, embedding_bits=32, head_bits=32, compute=("tf32",)),
     Format(name="fp8", bits=8, compute=("fp8", "bf16", "fp16")),
+    Format(name="fp8_block", bits=8.002, group=128, compute=("fp8", "bf16", "fp16")),  # blocks of 128 x 128
     Format(name="fbgemm_fp8", bits=8, keeps=("attention",), compute=("fp8", "bf16")),
-    Format(name="mxfp8", bits=8.25, compute=("fp8", "bf16")),
+    Format(name="mxfp8", bits=8.25, group=32, compute=("fp8", "bf16")),
     Format(name="int8", bits=8, compute=("int8", "bf16", "fp16")),
     Format(name="w8a16", bits=8.125, compute=("bf16", "fp16")),
-    Format(name="w4a16", bits=4.156, compute=("bf16", "fp16")),  # groups of 128: an fp16 scale, half of them a zero
-    Format(name="w4a8", bits=4.125, compute=("fp8", "bf16")),
-    Format(name="nvfp4", bits=4.5, compute=("fp4", "bf16", "fp16")),  # an fp8 scale for 16 weights
-    Format(name="nvfp4a16", bits=4.5, compute=("bf16", "fp16")),
-    Format(name="mxfp4", bits=4.25, unit="fp4", compute=("fp8", "bf16", "fp16")),  # 32 share an exponent
-    Format(name="nf4", bits=4.127, compute=("bf16", "fp16")),  # doubly quantized constants
+    Format(
+        name="w4a16", bits=4.156, group=128, compute=("bf16", "fp16")
+    ),  # groups of 128: an fp16 scale, half of them a zero
+    Format(name="w4a8", bits=4.125, group=128, compute=("fp8", "bf16")),
+    Format(name="nvfp4", bits=4.5, group=16, compute=("fp4", "bf16", "fp16")),  # an fp8 scale for 16 weights
+    Format(name="nvfp4a16", bits=4.5, group=16, compute=("bf16", "fp16")),
+    Format(name="mxfp4", bits=4.25, group=32, unit="fp4", compute=("fp8", "bf16", "fp16")),  # 32 share an exponent
+    Format(name="nf4", bits=4.127, unpacked=True, compute=("bf16", "fp16")),  # doubly quantized constants
 ]
 _ALIASES = {
     "bfloat16": "bf16",
@@ -61,10 +68,10 @@ _ALIASES = {
     "float16": "fp16",
     "half": "fp16",
     "float32": "fp32",
+    "f32": "fp32",
     "fp8_dynamic": "fp8",
-    "fp8_block": "fp8",
     "fp8_per_tensor": "fp8",
-    "fp8_per_block": "fp8",
+    "fp8_per_block": "fp8_block",
     "w8a8_fp8": "fp8",
     "w8a8": "int8",
     "w8a8_int8": "int8",

@@ -9,6 +9,7 @@ from orchestrator.catalog.models import ModelFacts
 from orchestrator.config import Model
 from orchestrator.errors import InputError
 from orchestrator.planner.serving.formats import Format, weight_format
+from orchestrator.planner.serving.tensor_parallel import degrees, indivisible
 from orchestrator.planner.serving.traits import EngineTraits, traits
 
 KV_BYTES = {
@@ -123,13 +124,13 @@ class Serving(Model):
 
 
 def check(model: ModelFacts, serving: Serving) -> None:
-    """Raise InputError for a layout that no engine can run: heads or layers that do not divide."""
+    """Raise InputError for a layout that no engine can run: matrices that do not divide, more stages than layers."""
     tensor, pipeline = serving.shards, serving.stages
-    heads = [found.heads for found in model.attention if found.heads % tensor]
-    if heads:
-        allowed = [n for n in (1, 2, 4, 8, 16) if all(found.heads % n == 0 for found in model.attention)]
+    ways = {"expert_parallel": serving.expert_parallel}
+    if tensor > 1 and (parts := indivisible(model, tensor, serving.format, **ways)):
+        allowed = degrees(model, serving.format, **ways)
         raise InputError(
-            f"tensor parallel {tensor} does not divide the {heads[0]} attention heads of {model.id}",
+            f"{parts[0]} of {model.id} cannot be divided over {tensor} GPUs",
             next_step=f"set tensor_parallel_size to one of {', '.join(map(str, allowed))}",
         )
     if model.layers and pipeline > model.layers:
