@@ -19,8 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from orchestrator.bench import targets
 from orchestrator.catalog.catalog import load
-from orchestrator.engines import _adapter, _chat_tokens, client, running, tensorrt_llm
-from orchestrator.engines._trtllm_export import lora_config
+from orchestrator.engines import _adapter, _chat_tokens, _trtllm_lora, client, running, tensorrt_llm
 from orchestrator.engines.base import LORA, Adapter, Launch, Source, Tools
 from orchestrator.engines.client import Sampling
 from orchestrator.engines.running import Running
@@ -90,7 +89,7 @@ def model(tmp_path) -> Path:
     of_tokenizer = {"eos_token": "<|im_end|>", "extra_special_tokens": special, "tokenizer_class": "TokenizersBackend"}
     (folder / "tokenizer_config.json").write_text(json.dumps(of_tokenizer))
     rotary = {"rope_theta": 500000.0, "rope_type": "llama3", "factor": 8.0}
-    (folder / "config.json").write_text(json.dumps({"dtype": "float32", "rope_parameters": rotary}))
+    (folder / "config.json").write_text(json.dumps({"dtype": "bfloat16", "rope_parameters": rotary}))
     safetensors(folder / "model.safetensors", ["lm_head.weight"])
     return folder
 
@@ -155,11 +154,12 @@ def test_a_format_is_served_where_the_support_matrix_says_so(quantization, kind,
     assert reason in support.reason
 
 
-def test_there_is_no_environment_without_an_nvidia_gpu_and_modelopt_is_had_everywhere():
+def test_there_is_no_environment_without_an_nvidia_gpu_but_one_that_quantizes():
     serves, quantizes = tensorrt_llm.ENVIRONMENTS
     assert serves.refusals == {"cpu": "no NVIDIA GPU", "rocm": "no NVIDIA GPU"}
     assert list(serves.kinds) == ["cuda"]
-    assert set(quantizes.kinds) == {"cpu", "cuda", "rocm"}
+    assert set(quantizes.kinds) == {"cpu", "cuda"}
+    assert "quantizes on the CPU" in quantizes.refusals["rocm"]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_an_adapter_lies_beside_its_base_and_its_names_and_rank_stand_in_the_yam
 
 def test_an_adapter_on_modules_without_a_name_is_refused(tmp_path):
     with pytest.raises(InputError, match="applies no adapter to modules gate; it does to q_proj"):
-        lora_config(write_adapter(tmp_path / "adapter", "self_attn.q_proj", "mlp.gate"))
+        _trtllm_lora.config(write_adapter(tmp_path / "adapter", "self_attn.q_proj", "mlp.gate"))
 
 
 def test_a_quantization_without_data_to_calibrate_on_is_refused(model, tmp_path):
