@@ -24,7 +24,7 @@ ROWS = [
         "webhook",
         "token_contract",
     },
-    {"catalog", "clusters", "environments", "gateway", "loadgen", "report", "store"},
+    {"catalog", "clusters", "environments", "gateway", "loadgen", "report", "scheduler", "store"},
     {"planner", "ray", "bench"},
     {"engines"},
     {"serving"},

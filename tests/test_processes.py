@@ -1,5 +1,6 @@
 """Guarded processes: how they are stopped."""
 
+import socket
 import sys
 import time
 
@@ -27,6 +28,14 @@ def test_a_command_that_is_stopped_still_has_its_children_to_finish_with(tmp_pat
         time.sleep(0.01)
     assert process.stop() == 0
     assert process.last_lines().splitlines() == ["ready", "drained"]
+
+
+def test_a_port_is_free_until_someone_listens_and_after():
+    port = processes.free_port()
+    assert processes.is_free(port)
+    with socket.create_server(("127.0.0.1", port)):
+        assert not processes.is_free(port)
+    assert processes.is_free(port)
 
 
 def test_a_command_and_its_children_are_seen_to_compute(tmp_path):

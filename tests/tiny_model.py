@@ -60,15 +60,15 @@ def write_tokens(base: Path, path: Path, count: int = 6) -> Path:
     return path
 
 
-def build_base(folder: Path) -> Path:
-    """A base model directory of 0.2 M parameters."""
+def build_base(folder: Path, hidden_size: int = 64) -> Path:
+    """A base model directory of 0.2 M parameters; K-quants of GGUF need rows of 256."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(folder)
     torch.manual_seed(7)
     config = LlamaConfig(
         vocab_size=512,
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
@@ -77,7 +77,7 @@ def build_base(folder: Path) -> Path:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.2,
+        initializer_range=12.8 / hidden_size,
         dtype="float32",
     )
     model = LlamaForCausalLM(config)
@@ -85,10 +85,11 @@ def build_base(folder: Path) -> Path:
     return folder
 
 
-def build_adapter(base: Path, folder: Path, method: str = "qlora", *, ends: bool = True) -> Path:
+def build_adapter(base: Path, folder: Path, method: str = "qlora", *, ends: bool = True, **settings: Any) -> Path:
     """An adapter directory as the train stage leaves it: PEFT adapter, tokenizer, training.json, token contract.
 
-    Without `ends` no end of turn is trained: the model answers rightly and goes on.
+    Without `ends` no end of turn is trained: the model answers rightly and goes on. `settings` are PEFT's, beyond a
+    plain adapter of rank 4.
     """
     record: dict[str, Any] = {"method": method, "base_model": str(base), "dtype": "float32", "quantization": None}
     if method == "qlora":
@@ -102,7 +103,8 @@ def build_adapter(base: Path, folder: Path, method: str = "qlora", *, ends: bool
     tokenizer = AutoTokenizer.from_pretrained(base)
     torch.manual_seed(11)
     model = loading.load_base(loading.Training.model_validate(record))
-    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    plain = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    config = LoraConfig(**(plain | settings))
     tuned = get_peft_model(model, config)
     _teach(tuned, tokenizer, steps=60, learning_rate=1e-2, ends=ends)
     tuned.save_pretrained(folder)

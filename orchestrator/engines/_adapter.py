@@ -38,8 +38,14 @@ def read(folder: Path) -> Adapter:
         resized_vocabulary=any(part in name for name in whole for part in _VOCABULARY),
         alpha_pattern=bool(config.get("alpha_pattern")),
         rank_pattern=bool(config.get("rank_pattern")),
+        target_modules=tuple(sorted({_module(name) for name in names if name not in whole})),
         variants=tuple(name for name in _VARIANTS if config.get(name)),
     )
+
+
+def _module(name: str) -> str:
+    """`q_proj` of `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`."""
+    return name.partition(".lora_")[0].rpartition(".")[2]
 
 
 def settings(folder: Path) -> dict[str, Any]:

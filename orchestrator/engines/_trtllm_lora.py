@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.engines import _adapter, _adapter_base
-from orchestrator.engines.base import LORA, Adapter, Source, Tools
-from orchestrator.errors import InputError
+from orchestrator.engines.base import LORA, Adapter, Launch, Source, Tools
 
 FOLDER = "adapter"
 """Of the adapter, in an export."""
@@ -30,12 +29,14 @@ def refuses(adapter: Adapter, quantization: str) -> list[str]:
     """Why it cannot apply the adapter to its base, each with what would do; a merged model is none of these."""
     if quantization != LORA:
         return []
+    unknown = sorted(set(adapter.target_modules) - MODULES.keys())
     reasons = {
         "it passes over modules that were trained as a whole": adapter.modules_to_save or adapter.resized_vocabulary,
         "DoRA is not proven on its PyTorch backend": adapter.use_dora,
         "it passes over trained biases": adapter.bias != "none",
         "it reads one alpha for all modules": adapter.alpha_pattern,
         f"init_lora_weights {adapter.init_lora_weights!r} has changed the base": _adapter.changes_base(adapter),
+        f"it has no name for modules {', '.join(unknown)}": bool(unknown),
         f"it knows nothing of {', '.join(adapter.variants)}": bool(adapter.variants),
     }
     return [f"tensorrt_llm: {reason}; {_adapter_base.MERGE}" for reason, holds in reasons.items() if holds]
@@ -44,22 +45,20 @@ def refuses(adapter: Adapter, quantization: str) -> list[str]:
 def export(source: Source, out: Path, tools: Tools) -> None:
     """Raises InputError for an adapter that TensorRT-LLM would not apply, or of another base."""
     _adapter_base.lay_out(source, out, out / FOLDER, refuses, tools)
-    config(out / FOLDER)
 
 
-def config(adapter: Path) -> dict[str, Any]:
-    """`lora_config` for one adapter. Raises InputError for modules that TensorRT-LLM has no name for."""
-    tensors = [name for name in _adapter.tensor_names(adapter) if ".lora_" in name]
-    names = {name.partition(".lora_")[0].rpartition(".")[2] for name in tensors}
-    unknown = sorted(names - MODULES.keys())
-    if unknown:
-        raise InputError(
-            f"tensorrt_llm applies no adapter to modules {', '.join(unknown)}; it does to {', '.join(MODULES)}",
-            next_step=f"{_adapter_base.MERGE}, or train the adapter on these modules alone",
-        )
+def of(launch: Launch) -> Adapter | None:
+    """What the export's adapter is, or will be; None: the export is a whole model."""
+    made = launch.model / FOLDER
+    return launch.adapter or (_adapter.read(made) if made.is_dir() else None)
+
+
+def config(adapter: Adapter) -> dict[str, Any]:
+    """`lora_config` for one adapter."""
+    names = adapter.target_modules or tuple(MODULES)
     return {
         "lora_target_modules": [theirs for ours, theirs in MODULES.items() if ours in names],
-        "max_lora_rank": _adapter.read(adapter).rank,
+        "max_lora_rank": adapter.rank,
         "max_loras": 1,
         "max_cpu_loras": 1,
     }

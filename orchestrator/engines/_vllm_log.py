@@ -18,7 +18,7 @@ _CAUSES = (
     ),
     (
         r"No available memory for the cache blocks",
-        "nothing is left for its KV cache beside the weights: raise gpu_memory_utilization, lower"
+        "no memory is left for its KV cache: raise gpu_memory_utilization or kv_cache_memory_bytes, lower"
         " max_num_batched_tokens, or choose a narrower quantization",
     ),
     (
@@ -65,7 +65,6 @@ _CAUSES = (
         "it ended over a request for log-probabilities: among the likeliest was an id that the tokenizer does not have;"
         " ask for fewer top_logprobs",
     ),
-    (r"LoRA rank (\d+) is greater than max_lora_rank (\d+)", "the adapter's rank is {1}: set max_lora_rank to {1}"),
     (
         r"(?:Address already in use|address already in use).*|\[Errno 98\]",
         "its port is in use: choose another one, or end what listens there",
@@ -80,11 +79,11 @@ _CAUSES = (
     ),
     (
         r"Couldn't instantiate the backend tokenizer|Can't load tokenizer for",
-        "the model's folder has no tokenizer: export it again",
+        "the folder has no tokenizer: export the model again",
     ),
     (
         r"Invalid repository ID or local directory specified: '(\S+)'",
-        "{0}: there is no model in that folder; export it again",
+        "there is no model in {1}: export it again",
     ),
     (
         r"SafetensorError: (.+)",

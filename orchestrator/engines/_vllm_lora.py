@@ -53,9 +53,9 @@ def export(source: Source, out: Path, tools: Tools) -> None:
     (out / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}, indent=2) + "\n")
 
 
-def is_adapter(model: Path) -> bool:
-    """Whether an export is an adapter, and not a whole model."""
-    return (model / _adapter.CONFIG).exists()
+def is_adapter(launch: Launch) -> bool:
+    """Whether the export is, or will be, an adapter and not a whole model."""
+    return launch.adapter is not None or (launch.model / _adapter.CONFIG).exists()
 
 
 def base_name(launch: Launch) -> str:
@@ -63,9 +63,9 @@ def base_name(launch: Launch) -> str:
     return f"{launch.alias}-base"
 
 
-def room(model: Path) -> int:
+def room(launch: Launch) -> int:
     """The smallest of vLLM's ranks that holds the adapter."""
-    rank = _adapter.read(model).rank
+    rank = (launch.adapter or _adapter.read(launch.model)).rank
     return next(size for size in RANKS if size >= rank)
 
 

@@ -48,6 +48,8 @@ class Adapter(Model):
     """Some modules have a scale of their own."""
     rank_pattern: bool = False
     """Some modules have a rank of their own."""
+    target_modules: tuple[str, ...] = ()
+    """Last parts of the names of modules that it changes; empty: every linear one, or what a pattern will find."""
     variants: tuple[str, ...] = ()
     """Settings in use by which it is more than A x B on each module, such as lora_bias or layer_replication."""
 
@@ -106,6 +108,10 @@ class Launch:
     installed: Installed
     options: Any = None
     """`Options` of the engine, for what `attach` compares."""
+    adapter: Adapter | None = None
+    """Of an export that is only planned: what its adapter will be. One that is made is read from `model`."""
+    base: Path | None = None
+    """And what it will be served on."""
 
     @property
     def url(self) -> str:
@@ -131,6 +137,7 @@ class Engine(Protocol):
 
     # optional:
     # WORKERS, names of the workers that its `export` runs: their code is part of an export's digest
+    # SUGGESTED, those of QUANTIZATIONS that a plan may propose in another's place; without it, all of them
     # planned(options) -> dict, what planning needs of the options by the names of `planner.serving.Serving`; without
     # it, the options that have the same names there
 

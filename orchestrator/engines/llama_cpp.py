@@ -1,48 +1,56 @@
-"""llama.cpp: GGUF files made by its own converter, served by its own server.
+"""llama.cpp: GGUF files made by its own tools, served by its own server.
 
-The server is a `llama-server` on PATH (one built for this machine's accelerator), else the one inside the prebuilt
-`xllamacpp` wheel; both take the same options. Leaves out: K-quants (they need `llama-quantize`), adapters, drafts.
+On a CPU the server is the one inside the prebuilt `xllamacpp` wheel; on an accelerator, and for quantizing, programs
+are built from the pinned source. A `llama-server` on PATH does as well: all take the same options. What an export is
+stands in its `export.json`, and a server that runs something else is not ready. Leaves out: drafts, several adapters.
 """
 
 import json
 import os
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from orchestrator import processes
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.config import Model
-from orchestrator.engines import _llama_cpp_source as llama_source
-from orchestrator.engines import client
-from orchestrator.engines.base import Adapter, Launch, Message, Source, Support, Tools
+from orchestrator.engines import _llama_cpp_export as making
+from orchestrator.engines import _llama_cpp_gguf as gguf_file
+from orchestrator.engines import _llama_cpp_log, client
+from orchestrator.engines import _llama_cpp_lora as lora
+from orchestrator.engines import _llama_cpp_record as records
+from orchestrator.engines._llama_cpp_environments import CONVERTERS, SERVER, TOOLS, quantizer, server
+from orchestrator.engines._llama_cpp_export import CONVERTED, MODEL
+from orchestrator.engines._llama_cpp_gguf import Header
+from orchestrator.engines._llama_cpp_lora import ADAPTER
+from orchestrator.engines.base import LORA, Adapter, Launch, Message, Source, Support, Tools
 from orchestrator.environments.environment import Environment
-from orchestrator.errors import InfrastructureError, InputError
+from orchestrator.errors import EngineError, InputError
 from orchestrator.loadgen import scrape
+from orchestrator.planner.serving.servable import refusal
+from orchestrator.planner.serving.serving import Serving
 from orchestrator.plugins import nearest
 
-ENVIRONMENTS: tuple[Environment, ...] = ()
-LIBRARIES = ("xllamacpp", "gguf", "torch", "transformers")
+ENVIRONMENTS: tuple[Environment, ...] = (SERVER, CONVERTERS, TOOLS)
+LIBRARIES = ("gguf", "torch", "transformers")
+WORKERS = ("calibration_text", "calibration")
 STOP_GRACE_S = 10.0
 REQUEST_FIELDS = frozenset(
     {"temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "stop", "stream", "stream_options"}
     | {"ignore_eos", "seed", "lora"}
 )
-MODEL = "model.gguf"
-"""The file in an export's folder."""
-QUANTIZATIONS = ("F32", "F16", "BF16", "Q8_0")
 # fmt: off
-_NEEDS_QUANTIZE = (
-    "Q2_K", "Q2_K_S", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_0", "Q5_1",
-    "Q5_K_S", "Q5_K_M", "Q6_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS",
-    "IQ3_S", "IQ3_M", "IQ4_XS", "IQ4_NL", "TQ1_0", "TQ2_0", "MXFP4_MOE",
+_QUANTIZED = (
+    "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "Q3_K_L", "Q3_K_M", "Q3_K_S",
+    "Q2_K", "Q2_K_S", "IQ4_NL", "IQ4_XS", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS",
+    "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0", "MXFP4_MOE",
 )
 # fmt: on
-_CONTROL_TOKEN, _USER_DEFINED_TOKEN = 3, 4
+QUANTIZATIONS = (*CONVERTED, *_QUANTIZED, LORA)
+SUGGESTED = ("F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
+"""Those that lose little; a narrower one is cheaper, too, and somebody's own choice."""
+_ON_CPU_ONLY = ("TQ1_0", "TQ2_0")
 _SSE_PING_S = 1
 """llama-server notices SIGTERM in an idle stream only at its next ping; its default of 30 s delays every stop."""
 
@@ -73,22 +81,30 @@ class Options(Model):
 
 
 def supports(quantization: str, gpu: Gpu | None) -> Support:
-    """Every GGUF type runs on every accelerator that the server was built for, and on the CPU."""
-    if quantization in QUANTIZATIONS:
+    """A CPU runs every type, an accelerator those that it has kernels for."""
+    if quantization not in QUANTIZATIONS:
+        known = nearest(quantization.upper(), list(QUANTIZATIONS))
+        return Support(ok=False, reason=f"unknown quantization {quantization!r}; {known}")
+    if gpu is None:
         return Support(ok=True)
-    if quantization in _NEEDS_QUANTIZE:
-        reason = f"quantization {quantization} is not available yet: it needs llama-quantize; now: {_listed()}"
-        return Support(ok=False, reason=reason)
-    return Support(ok=False, reason=f"unknown quantization {quantization!r}; {nearest(quantization.upper(), _known())}")
+    if quantization in _ON_CPU_ONLY:
+        return Support(ok=False, reason=f"{quantization} has kernels for CPUs only; use Q2_K or IQ2_S on {gpu.kind}")
+    plain = {LORA: "F16", "F32": "fp32"}.get(quantization, quantization)
+    reason = refusal(Serving(engine="llama_cpp", quantization=plain), gpu)
+    return Support(ok=reason is None, reason=reason or "")
 
 
 def refuses(adapter: Adapter, quantization: str) -> list[str]:
-    """Nothing: every export is made of the merged model."""
-    return []
+    """An adapter that is merged can be anything, one that is applied at run time only what GGUF can say."""
+    return lora.refusals(adapter) if quantization == LORA else []
 
 
 def command(launch: Launch, options: Options) -> list[str]:
-    """The server's command line. `--fit off`: a context that does not fit is an error, not silently shortened."""
+    """The server's command line.
+
+    `--fit off`: a context that does not fit is an error, not silently shortened. `--check-tensors`: weights that are no
+    numbers are an error; without it a damaged file answers with blanks (measured).
+    """
     given: dict[str, Any] = {
         "model": launch.model / MODEL,
         "alias": launch.alias,
@@ -107,8 +123,10 @@ def command(launch: Launch, options: Options) -> list[str]:
     }
     if options.threads is not None:
         given["threads"] = options.threads
+    if _has_adapter(launch):
+        given["lora"] = launch.model / ADAPTER
     flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
-    return [*_launcher(), *flags, "--metrics", "--jinja"]
+    return [*server(launch.installed), *flags, "--check-tensors", "--metrics", "--jinja"]
 
 
 def files(launch: Launch, options: Options) -> dict[str, str]:
@@ -146,45 +164,45 @@ def parse_metrics(text: str) -> scrape.EngineMetrics:
 
 
 def diagnose(log: str) -> str | None:
-    """Nothing that is known yet."""
-    return None
+    """What the server's log tells of why it cannot go on."""
+    return _llama_cpp_log.diagnose(log)
 
 
 def export(source: Source, quantization: str, out: Path, tools: Tools) -> None:
-    """Convert the merged model to one GGUF file and check it."""
-    converter = llama_source.ensure_converter(tools.site.home)
-    made = out / MODEL
-    line = [sys.executable, str(converter), str(source.merged), "--outfile", str(made)]
-    code = processes.start([*line, "--outtype", quantization.lower()], log=tools.log).wait()
-    if code or not made.exists():
-        _raise_conversion(source.merged, code, tools.log)
-    check(made, source.merged)
+    """Write one GGUF file of the merged model, or those of adapter and base; check them, and record what they are."""
+    made_by, imatrix = {"converter": str(CONVERTERS)}, False
+    if quantization == LORA:
+        lora.export(source, out, tools)
+    elif quantization in CONVERTED:
+        making.convert(source.merged, out / MODEL, quantization, tools)
+    else:
+        programs = quantizer(tools.site)
+        imatrix = making.quantize(source, quantization, out, tools, programs)
+        made_by["quantizer"] = str(programs)
+    made, adapter = check(out, source, quantization)
+    records.write(records.of_files(made, adapter, quantization, made_by, imatrix=imatrix), out)
+    tools.say(_told(made, quantization, imatrix))
 
 
-def check(gguf_file: Path, merged: Path) -> None:
-    """Raises InputError unless the GGUF file treats the chat's special tokens and template as the merged model does.
+def check(out: Path, source: Source, quantization: str) -> tuple[Header, Header | None]:
+    """The files' headers, of the model and of the adapter.
 
-    A marker such as <|im_start|> that is typed as ordinary text is cut into pieces, and no prompt matches training.
+    Raises InputError unless an export chats as trained and holds what was asked.
     """
-    import gguf
-
-    fields = gguf.GGUFReader(gguf_file).fields
-    config = json.loads((merged / "tokenizer_config.json").read_text())
-    template = (merged / "chat_template.jinja").read_text()
-    kinds = _field(fields, "tokenizer.ggml.token_type") or []
-    tokens = _field(fields, "tokenizer.ggml.tokens") or []
-    kind_of = dict(zip(tokens, kinds, strict=True))
-    problems = _wrong_tokens(kind_of, _markers(merged, template))
-    if (_field(fields, "tokenizer.chat_template") or "").strip() != template.strip():
-        problems.append("its chat template is not the model's chat_template.jinja")
-    end = _field(fields, "tokenizer.ggml.eos_token_id")
-    if end is None or tokens[end] != config["eos_token"]:
-        problems.append(f"its end token is {tokens[end] if end is not None else None!r}, not {config['eos_token']!r}")
-    if problems:
+    made, adapter = gguf_file.read(out / MODEL), None
+    if problems := gguf_file.chat_problems(made, source.merged):
         raise InputError(
-            f"the GGUF file made of {merged} would not chat as trained: {'; '.join(problems)}",
+            f"the GGUF file made of {source.merged} would not chat as trained: {'; '.join(problems)}",
             next_step="make the chat markers special tokens of the base's tokenizer (SentencePiece: control symbols)",
         )
+    if quantization == LORA:
+        adapter = gguf_file.read(out / ADAPTER)
+        problems = lora.problems(adapter, source)
+    else:
+        problems = gguf_file.type_problems(made, quantization)
+    if problems:
+        raise InputError(f"{out} is not {quantization}: {'; '.join(problems)}", next_step="export it again")
+    return made, adapter
 
 
 def models(launch: Launch) -> list[str]:
@@ -193,12 +211,31 @@ def models(launch: Launch) -> list[str]:
 
 
 def attach(launch: Launch) -> None:
-    """Nothing: the command serves the model."""
+    """Check that the server runs the exported files with the whole context, and put the adapter's scale to 1.
+
+    It answers to any model's name, keeps adapters on although told otherwise at its start (commit 0c1e570), and cuts a
+    context without an error.
+    """
+    record = records.read(launch.model)
+    problems = records.broken(record, launch.model / MODEL, launch.model / ADAPTER) if record else []
+    props = _get(launch, "props")
+    if Path(props["model_path"]) != launch.model / MODEL:
+        problems.append(f"it runs {props['model_path']}, not {launch.model / MODEL}")
+    problems += _context_problems(launch, props["default_generation_settings"]["n_ctx"])
+    if _has_adapter(launch):
+        client.get_or_post(f"{client.root(launch.url)}/lora-adapters", request_fields(launch)["lora"])
+        scales = [entry["scale"] for entry in _get(launch, "lora-adapters")]
+        problems += [] if scales == [1.0] else [f"its adapters have the scales {scales}, not 1"]
+    if problems:
+        raise EngineError(
+            f"the server of {launch.alias} does not serve what was exported: {'; '.join(problems)}",
+            next_step="export the model again",
+        )
 
 
 def request_fields(launch: Launch) -> dict[str, Any]:
-    """None."""
-    return {}
+    """The adapter, by the number that the server gave it, and its scale."""
+    return {"lora": [{"id": 0, "scale": 1.0}]} if _has_adapter(launch) else {}
 
 
 def served_name(launch: Launch) -> str:
@@ -237,39 +274,25 @@ def next_token_logprobs(launch: Launch, tokens: Sequence[int], top: int) -> dict
     return {entry["id"]: entry["logprob"] for entry in reply["completion_probabilities"][0]["top_logprobs"]}
 
 
-def _launcher() -> list[str]:
-    program = shutil.which("llama-server")
-    return [program] if program else [sys.executable, "-m", "orchestrator.workers.llama_server"]
+def _has_adapter(launch: Launch) -> bool:
+    return (launch.model / ADAPTER).exists()
 
 
-def _listed() -> str:
-    return ", ".join(QUANTIZATIONS)
+def _get(launch: Launch, path: str) -> Any:
+    return json.loads(client.get_or_post(f"{client.root(launch.url)}/{path}"))
 
 
-def _known() -> list[str]:
-    return [*QUANTIZATIONS, *_NEEDS_QUANTIZE]
+def _context_problems(launch: Launch, found: int) -> list[str]:
+    """A slot has its share of n_ctx, or the context that the model was trained for."""
+    if launch.options is None:
+        return []
+    asked = launch.options.n_ctx // launch.options.parallel
+    trained = _get(launch, "v1/models")["data"][0]["meta"]["n_ctx_train"]
+    return [f"a request gets {found} tokens of context, not {asked}"] if found < min(asked, trained) else []
 
 
-def _raise_conversion(merged: Path, code: int, log: Path) -> None:
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    said = "\n".join(lines[-6:])
-    if code > 128:
-        raise InfrastructureError(f"llama.cpp's converter was ended by {processes.died_of(code)}:\n{said}")
-    raise InputError(f"llama.cpp's converter cannot convert {merged}:\n{said}", next_step=f"read {log}")
-
-
-def _field(fields: Any, name: str) -> Any:
-    return fields[name].contents() if name in fields else None
-
-
-def _markers(merged: Path, template: str) -> dict[str, bool]:
-    """The added tokens that the chat template writes -> whether the tokenizer calls them special."""
-    added = json.loads((merged / "tokenizer.json").read_text())["added_tokens"]
-    return {token["content"]: bool(token["special"]) for token in added if token["content"] in template}
-
-
-def _wrong_tokens(kind_of: dict[str, int], markers: dict[str, bool]) -> list[str]:
-    """Special markers must be control tokens; added ones that are not special may be user-defined."""
-    allowed = {True: {_CONTROL_TOKEN}, False: {_CONTROL_TOKEN, _USER_DEFINED_TOKEN}}
-    wrong = [token for token, special in markers.items() if kind_of.get(token) not in allowed[special]]
-    return [f"{token!r} is not a control token but type {kind_of.get(token)}" for token in wrong]
+def _told(made: Header, quantization: str, imatrix: bool) -> str:
+    """One line about an export for whoever follows the run."""
+    fell = ", ".join(f"{count} in {kind}" for kind, count in gguf_file.fallen_back(made, quantization).items())
+    rows = f"; rows that 256 does not divide: {fell}" if fell else ""
+    return f"{quantization}: {made.bits_per_weight:.2f} bits a weight{', importance matrix' * imatrix}{rows}"

@@ -111,7 +111,14 @@ def start(
     site: Site,
     port: int | None = None,
 ) -> Running:
-    """The process, which still loads; its log is `directory/alias.log`. The environment is installed if need be."""
+    """The process, which still loads; its log is `directory/alias.log`. The environment is installed if need be.
+
+    Raises EngineError for a port in use: an engine there, of the same name, would be taken for this one.
+    """
+    if port and not processes.is_free(port):
+        raise EngineError(
+            f"port {port} of {HOST} is in use", next_step="choose another port, or stop what listens there"
+        )
     module = plugins.load(engines, name)
     installed = site.ensure(next(iter(module.ENVIRONMENTS), None))
     launch = Launch(

@@ -105,9 +105,9 @@ def command(launch: Launch, options: Options) -> list[str]:
 
 
 def files(launch: Launch, options: Options) -> dict[str, str]:
-    """The YAML file; with `lora_config` once there is an adapter in the model's folder."""
-    adapter = launch.model / _trtllm_lora.FOLDER
-    more = {"lora_config": _trtllm_lora.config(adapter)} if adapter.is_dir() else {}
+    """The YAML file; with `lora_config` where there is, or will be, an adapter in the model's folder."""
+    adapter = _trtllm_lora.of(launch)
+    more = {"lora_config": _trtllm_lora.config(adapter)} if adapter else {}
     return {file_name(launch.alias): as_yaml(options, **more)}
 
 

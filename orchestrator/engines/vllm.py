@@ -70,7 +70,7 @@ class Options(Model):
     enable_prefix_caching: bool = True
     """Keep what prompts begin with; a benchmark with equal prompts measures this cache."""
     max_lora_rank: Rank | None = None
-    """Room for the rank of an adapter; by default as much as this one needs."""
+    """Room for the rank of an adapter; as much as this one needs where that is more."""
 
 
 def command(launch: Launch, options: Options) -> list[str]:
@@ -86,14 +86,14 @@ def command(launch: Launch, options: Options) -> list[str]:
         **_engine_arguments(options),
     }
     served, flags = launch.model, ["--enable-scale-out", "--disable-uvicorn-access-log"]
-    if _vllm_lora.is_adapter(launch.model):
-        served = _adapter_base.find(launch.model)
+    if _vllm_lora.is_adapter(launch):
+        served = launch.base or _adapter_base.find(launch.model)
         flags.append("--enable-lora")
         given |= {
             "served-model-name": _vllm_lora.base_name(launch),
             "generation-config": launch.model,
             "tokenizer": launch.model,
-            "max-lora-rank": options.max_lora_rank or _vllm_lora.room(launch.model),
+            "max-lora-rank": max(options.max_lora_rank or 1, _vllm_lora.room(launch)),
         }
     arguments = [part for name, value in given.items() if value is not None for part in (f"--{name}", str(value))]
     return [*launch.installed.program("vllm"), "serve", str(served), *arguments, *flags, *_switches(options)]
@@ -157,7 +157,7 @@ def environment(launch: Launch, options: Options) -> dict[str, str]:
     }
     if options.kv_cache_memory_bytes is None:
         found["VLLM_CPU_KVCACHE_SPACE"] = _given("VLLM_CPU_KVCACHE_SPACE", str(KV_CACHE_GIB_ON_CPU))
-    if _vllm_lora.is_adapter(launch.model):
+    if _vllm_lora.is_adapter(launch):
         found["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     return found
 
@@ -178,7 +178,7 @@ def models(launch: Launch) -> list[str]:
 
 def attach(launch: Launch) -> None:
     """Load an adapter. Raises EngineError when vLLM refuses it, or when the server has read another model."""
-    if _vllm_lora.is_adapter(launch.model):
+    if _vllm_lora.is_adapter(launch):
         _vllm_lora.load(launch)
     listed = client.call(f"{launch.url}/models")["data"]
     read = next((entry["root"] for entry in listed if entry["id"] == launch.alias), None)

@@ -1,4 +1,4 @@
-"""Programs that cmake and ninja build from a pinned source archive.
+"""Programs that cmake and ninja build from a pinned source archive, and files of it that are used as they are.
 
 Only the programs and what the recipe keeps end up in the environment; sources and objects are deleted. Options that
 tune for the processor of this very machine are left to the recipe, and are better left out: $ORCH_HOME may be shared by
@@ -23,7 +23,8 @@ def make(environment: Environment, build: Build, folder: Folder) -> None:
     Raises InfrastructureError without a C++ compiler, and when something cannot be fetched or built; InputError for a
     full disk.
     """
-    _need_compiler(environment)
+    if build.targets:
+        _need_compiler(environment)
     scratch = folder.path.with_name(f"{folder.path.name}.building")
     for leftover in (folder.path, scratch):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -41,7 +42,8 @@ def make(environment: Environment, build: Build, folder: Folder) -> None:
 def _build_and_keep(environment: Environment, build: Build, scratch: Path, folder: Folder) -> None:
     archive = source.fetch(build.archive, build.sha256, scratch, folder.log)
     tree = source.unpack(archive, build.tree, scratch / "source")
-    _compile(environment, build, tree, scratch / "build", folder)
+    if build.targets:
+        _compile(environment, build, tree, scratch / "build", folder)
     for target in build.targets:
         shutil.copy2(_program(scratch / "build", target), folder.path / "bin" / target)
     for kept in build.kept:

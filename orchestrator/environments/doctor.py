@@ -30,7 +30,8 @@ def examine(environment: Environment, kind: Kind, folder: Folder) -> list[Findin
     if state in ("missing", "incomplete"):
         return [complete]
     if isinstance(recipe, Build):
-        return [complete, *(_program(folder.path / "bin" / name, must_tell=False) for name in recipe.targets)]
+        programs = [_program(folder.path / "bin" / name, must_tell=False) for name in recipe.targets]
+        return [complete, *programs, *(_kept(folder.path / name) for name in recipe.kept)]
     return [complete, *_virtualenv(environment, recipe, folder)]
 
 
@@ -93,6 +94,10 @@ def _program(program: Path, *, must_tell: bool) -> Finding:
     version = on_path.version(said) if said else None
     works = said is not None and (version is not None or not must_tell)
     return Finding(program.name, works, version or ("starts" if works else _cannot(program)))
+
+
+def _kept(path: Path) -> Finding:
+    return Finding(path.name, path.exists(), str(path) if path.exists() else f"{path} is not there")
 
 
 def _cannot(program: Path) -> str:

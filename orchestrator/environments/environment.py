@@ -46,7 +46,7 @@ class Build(Model):
     options: tuple[str, ...] = ()
     """Of cmake, such as -DGGML_CUDA=ON."""
     targets: tuple[str, ...]
-    """Programs that are built; they end up in the environment's `bin`."""
+    """Programs that are built; they end up in the environment's `bin`. None: nothing is compiled."""
     kept: tuple[str, ...] = ()
     """Files and folders of the source that are kept in the environment, at the same paths."""
     size_bytes: int

@@ -100,9 +100,9 @@ class Folder:
 
 
 def recipe_digest(environment: Environment, kind: Kind) -> str:
-    """Of everything that decides what is installed."""
+    """Of everything that decides what is installed; a new field of recipes changes nothing for those without it."""
     recipe = environment.kinds.get(kind)
-    made = recipe.model_dump(exclude={"size_bytes"}) if recipe else None
+    made = recipe.model_dump(exclude={"size_bytes"}, exclude_defaults=True) if recipe else None
     return digest_value([environment.name, environment.version, environment.check, made])
 
 

@@ -22,7 +22,11 @@ def run(command: Sequence[object], *, what: str, log: Path, directory: Path | No
         before = output.tell()
     words = [str(part) for part in command]
     # packages that PYTHONPATH shows would be taken for installed ones
-    code = processes.start(words, log=log, directory=directory, environment={"PYTHONPATH": None}).wait()
+    process = processes.start(words, log=log, directory=directory, environment={"PYTHONPATH": None})
+    try:
+        code = process.wait()
+    finally:
+        process.stop()  # after Ctrl-C: it must not go on writing where the next one begins
     if code:
         with log.open(errors="replace") as written:
             written.seek(before)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from orchestrator import engines, plugins, token_contract
 from orchestrator.config import Model
@@ -48,6 +48,14 @@ class Entry(Target):
     required: bool = True
     """Whether the run needs it: a target that is not required is left out of export, parity, benchmark and gates where
     it cannot be served, and the plan says why."""
+
+    @field_validator("quantization")
+    @classmethod
+    def _as_the_engine_writes_it(cls, value: str, info: ValidationInfo) -> str:
+        """fp8 and FP8 are the same, and have the same digest; what the engine does not know is left to `checks`."""
+        engine = info.data.get("engine")
+        known = plugins.load(engines, engine).QUANTIZATIONS if engine in plugins.names(engines) else ()
+        return next((name for name in known if name.lower() == value.strip().lower()), value)
 
     @property
     def target(self) -> Target:

@@ -29,7 +29,7 @@ from orchestrator.stages._divergence import kl_of_top, logprob_gap
 from orchestrator.stages.base import Context, Outputs, Resources
 from orchestrator.stats import mean, percentile
 
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "xllamacpp")
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 WORKERS = ("parity", "loading")
 METRICS = (
     "*.kl_mean",

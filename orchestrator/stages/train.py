@@ -123,7 +123,13 @@ def adapter_of(config: Config) -> Adapter | None:
         use_dora=config.adapter == "dora",
         init_lora_weights=True if twice else config.peft_init_lora_weights,
         modules_to_save=tuple(config.lora_modules_to_save),
+        target_modules=_last_parts(config.lora_target_modules),
     )
+
+
+def _last_parts(targets: list[str] | str) -> tuple[str, ...]:
+    """Of names; a pattern, and all-linear, are not known without the model."""
+    return tuple(sorted({name.rpartition(".")[2] for name in targets})) if isinstance(targets, list) else ()
 
 
 def starts_from_base(init_lora_weights: bool | str) -> bool:

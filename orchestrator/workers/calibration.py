@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator import jsonlines
+
 FILE = "calibration.json"
 MOST_TOKENS_OF_A_CHAT = 2048
 
 
 def chats(rows: Path) -> list[list[dict[str, Any]]]:
     """The messages of each of the JSON lines {"messages": [...]}."""
-    return [json.loads(line)["messages"] for line in rows.read_text().splitlines() if line.strip()]
+    return [row["messages"] for row in jsonlines.read(rows)]
 
 
 def draw(found: Sequence[Any], seed: int) -> Iterator[Any]:

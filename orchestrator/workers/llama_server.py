@@ -1,6 +1,8 @@
 """llama.cpp's server from the prebuilt `xllamacpp` wheel, with the option names of the `llama-server` program.
 
-    python -m orchestrator.workers.llama_server --model m.gguf --port 8080 --alias name
+    .../bin/python -P llama_server.py --model m.gguf --port 8080 --alias name
+
+It is run as a file, by the Python of an environment that holds the wheel and nothing of orch's.
 
 Ends with 1 when the server does not start (a broken model, a port in use); its log says why. SIGTERM ends it at once:
 whoever stops an engine has let its requests finish before.
@@ -38,6 +40,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cache-type-v", default="f16")
     parser.add_argument("--sse-ping-interval", type=int, default=30)
     parser.add_argument("--fit", choices=["on", "off"], default="on")
+    parser.add_argument("--lora", help="an adapter in a GGUF file")
+    parser.add_argument("--check-tensors", action="store_true")
     parser.add_argument("--metrics", action="store_true")
     parser.add_argument("--jinja", action="store_true")
     return parser.parse_args()
@@ -61,8 +65,18 @@ def parameters(given: argparse.Namespace) -> Any:
     found.cache_type_k, found.cache_type_v = cache_type(given.cache_type_k), cache_type(given.cache_type_v)
     found.sse_ping_interval = given.sse_ping_interval
     found.fit_params = given.fit == "on"
+    found.check_tensors = given.check_tensors
     found.endpoint_metrics = given.metrics
     found.use_jinja = given.jinja
+    if given.lora:
+        found.lora_adapters = [adapter(given.lora)]
+    return found
+
+
+def adapter(path: str) -> Any:
+    """One adapter with its full effect."""
+    found = xllamacpp.CommonAdapterLoraInfo()
+    found.path, found.scale = path, 1.0
     return found
 
 

@@ -357,7 +357,7 @@ def test_other_number_formats_are_tried_and_never_chosen(folder: Path) -> None:
     found = _plan(folder, _cluster("H100"), "base_model=Qwen/Qwen3-32B", "resources.accelerators=[L4:1, H100:1]",
                   "train.sequence_len=512")  # fmt: skip
     tried = [layout for layout in _forecast(found).layouts if layout.alternative]
-    assert {layout.quantization for layout in tried} == {"F16", "BF16"}
+    assert {layout.quantization for layout in tried} == {"F16", "BF16", "Q6_K", "Q5_K_M", "Q4_K_M"}
     assert not any(layout.chosen for layout in tried)
     wide = _plan(folder, _cluster("L4"), "export=[{name: gguf, engine: llama_cpp, quantization: F16}]",
                  "base_model=Qwen/Qwen3-14B")  # fmt: skip

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engines import _llama_cpp_source as converter
+from orchestrator.cli.app import home
+from orchestrator.engines import llama_cpp
+from orchestrator.environments.site import Site
 from orchestrator.store.store import Store
 from tests.tiny_model import build_base, write_rows
 
@@ -53,7 +55,9 @@ class Project:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.home.mkdir()
-        (self.home / "tools").symlink_to(converter.ensure_converter(converter.home()).parents[1])  # fetched once
+        for environment in llama_cpp.ENVIRONMENTS[:2]:
+            Site(home()).ensure(environment)
+        (self.home / "engines").symlink_to(home() / "engines")  # installed once
         build_base(folder / "base")
         write_rows(folder / "train.jsonl", 6)
         write_rows(folder / "test.jsonl", 4)

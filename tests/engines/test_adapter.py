@@ -24,8 +24,8 @@ def folder(path: Path, names: tuple[str, ...] = (PLAIN,), **settings: Any) -> Pa
     return path
 
 
-def test_a_plain_adapter_is_its_rank_and_scale(tmp_path):
-    assert _adapter.read(folder(tmp_path / "a")) == Adapter(rank=8, alpha=16)
+def test_a_plain_adapter_is_its_rank_its_scale_and_its_modules(tmp_path):
+    assert _adapter.read(folder(tmp_path / "a")) == Adapter(rank=8, alpha=16, target_modules=("q_proj",))
 
 
 def test_the_largest_rank_of_all_modules_counts(tmp_path):

@@ -1,36 +1,54 @@
-"""llama.cpp: its command line without a server, and the wheel's real server on a tiny model."""
+"""llama.cpp: its command line without a server, and the real server on a tiny model."""
 
 import json
-import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from orchestrator.engines import _llama_cpp_source as source
-from orchestrator.engines import client, llama_cpp, running
-from orchestrator.engines.base import Launch, Source, Tools
+from orchestrator.catalog import catalog
+from orchestrator.engines import _llama_cpp_environments as environments
+from orchestrator.engines import _llama_cpp_record as records
+from orchestrator.engines import client, llama_cpp
+from orchestrator.engines.base import LORA, Adapter, Launch, Source
 from orchestrator.engines.client import Sampling
-from orchestrator.engines.running import Running
-from orchestrator.environments.environment import OWN
-from orchestrator.environments.site import Site
+from orchestrator.environments.environment import OWN, Installed
 from orchestrator.errors import EngineError, InputError
+from tests.engines.test_client import engine
+from tests.engines.tiny_gguf import CHAT, changed, export, serving, set_config, set_field
 
 LAUNCH = Launch(Path("m"), "tiny@1", "127.0.0.1", 1, Path("."), OWN)
-CHAT = [{"role": "user", "content": "Name it: free of charge"}]
 
 
-def test_a_server_on_path_is_preferred_and_gets_the_same_options(tmp_path, monkeypatch):
-    of_wheel = llama_cpp.command(LAUNCH, llama_cpp.Options())
-    program = tmp_path / "llama-server"
-    program.write_text("#!/bin/sh\necho 'version: 7 (abc)' >&2\necho built >&2\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    of_path = llama_cpp.command(LAUNCH, llama_cpp.Options())
-    assert of_path[0] == str(program)
-    assert of_path[1:] == of_wheel[3:]
+def installed(folder: Path, *programs: str) -> Installed:
+    """An environment with these programs."""
+    (folder / "bin").mkdir(parents=True)
+    for name in programs:
+        (folder / "bin" / name).touch()
+    return Installed(name="llama_cpp", version="1", where="environment", folder=folder)
+
+
+def test_the_wheels_server_is_run_by_the_python_of_its_environment(tmp_path):
+    found = installed(tmp_path / "llama_cpp-1-cpu", "python")
+    script = Path(llama_cpp.__file__).parent.parent / "workers" / "llama_server.py"
+    assert environments.server(found) == [str(tmp_path / "llama_cpp-1-cpu" / "bin" / "python"), "-P", str(script)]
+    assert script.exists()
+
+
+def test_a_server_that_was_built_or_lies_on_path_is_a_program(tmp_path):
+    built = installed(tmp_path / "llama_cpp-1-cuda", "llama-server")
+    assert environments.server(built) == [str(tmp_path / "llama_cpp-1-cuda" / "bin" / "llama-server")]
+    there = Installed(name="llama_cpp", version="7", where="path", folder=tmp_path / "llama_cpp-1-cuda")
+    assert environments.server(there) == environments.server(built)
+
+
+def test_code_is_built_for_the_accelerators_that_are_planned_for():
+    for environment in (environments.SERVER, environments.TOOLS):
+        assert "-DCMAKE_CUDA_ARCHITECTURES=80;90;100" in environment.kinds["cuda"].options
+        assert "gfx942" in " ".join(environment.kinds["rocm"].options)
+    assert "llama-server" in environments.SERVER.kinds["rocm"].targets
 
 
 def test_options_reach_the_command_line_under_the_engines_names():
@@ -57,47 +75,48 @@ def test_waiting_threads_leave_the_cores_to_others_unless_told_otherwise(monkeyp
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("Q4_K_M", "quantization Q4_K_M is not available yet: it needs llama-quantize; now: F32, F16, BF16, Q8_0"),
-        ("IQ4_XS", "quantization IQ4_XS is not available yet"),
         ("q8_0", "unknown quantization 'q8_0'; did you mean 'Q8_0'?"),
         ("Q4_KM", "unknown quantization 'Q4_KM'; did you mean 'Q4_K_M'?"),
     ],
 )
-def test_a_quantization_that_cannot_be_made_says_why(name, reason):
+def test_an_unknown_quantization_comes_with_the_nearest_name(name, reason):
     support = llama_cpp.supports(name, None)
     assert not support.ok
     assert support.reason.startswith(reason)
 
 
-def test_the_tree_of_the_converter_is_taken_out_of_the_archive_and_nothing_else(tmp_path):
-    import io
-    import tarfile
-
-    archive, root = tmp_path / "a.tar.gz", f"llama_cpp_python-{source.VERSION}"
-    with tarfile.open(archive, "w:gz") as out:
-        for name in ("vendor/llama.cpp/convert_hf_to_gguf.py", "vendor/llama.cpp/gguf-py/gguf/x.py", "setup.py"):
-            entry = tarfile.TarInfo(f"{root}/{name}")
-            out.addfile(entry, io.BytesIO())
-    folder = source.extract(archive, tmp_path / "tree")
-    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    assert found == ["convert_hf_to_gguf.py", "gguf-py/gguf/x.py"]
+@pytest.mark.parametrize("kind", ["H100", "A100-80GB", "MI300X", "RTX-4090"])
+def test_a_gpu_runs_every_type_but_the_ternary_ones(kind):
+    gpu = catalog.load().gpu(kind)
+    refused = [name for name in llama_cpp.QUANTIZATIONS if not llama_cpp.supports(name, gpu).ok]
+    assert refused == ["TQ2_0", "TQ1_0"]
+    assert "CPUs only" in llama_cpp.supports("TQ1_0", gpu).reason
 
 
-def test_a_converter_that_is_there_is_not_fetched_again(tmp_path):
-    script = tmp_path / "tools" / f"llama.cpp-{source.VERSION}" / source.SCRIPT
-    script.parent.mkdir(parents=True)
-    script.write_text("")
-    assert source.ensure_converter(tmp_path) == script
+@pytest.mark.parametrize(
+    ("trained", "reason"),
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"modules_to_save": ("lm_head", "score")}, "whole modules were trained: lm_head, score"),
+        ({"resized_vocabulary": True}, "the vocabulary was resized"),
+        ({"bias": "all"}, "biases were trained: all"),
+        ({"alpha_pattern": True}, "an alpha of their own"),
+        ({"use_rslora": True, "rank_pattern": True}, "rsLoRA with ranks by module"),
+        ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4 changed the base's weights"),
+        ({"init_lora_weights": "loftq"}, "loftq changed the base's weights"),
+    ],
+)
+def test_an_adapter_that_gguf_cannot_hold_is_refused_at_run_time_and_can_be_merged(trained, reason):
+    adapter = Adapter(rank=8, alpha=16, **trained)
+    (told,) = llama_cpp.refuses(adapter, LORA)
+    assert reason in told
+    assert "export the merged model" in told
+    assert llama_cpp.refuses(adapter, "Q4_K_M") == []
 
 
-def test_a_converter_that_cannot_be_fetched_says_how_to_go_on(tmp_path, monkeypatch):
-    from orchestrator.errors import InfrastructureError
-
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(InfrastructureError, match="could not be fetched by pip") as caught:
-        source.ensure_converter(tmp_path)
-    assert "pip config list" in str(caught.value.next_step)
-    assert not (tmp_path / "tools" / f"llama.cpp-{source.VERSION}").exists()
+@pytest.mark.parametrize("trained", [{}, {"use_rslora": True}, {"rank_pattern": True}, {"init_lora_weights": "eva"}])
+def test_an_adapter_that_gguf_can_hold_is_not_refused(trained):
+    assert llama_cpp.refuses(Adapter(rank=8, alpha=16, **trained), LORA) == []
 
 
 def test_metrics_of_the_server_are_read():
@@ -109,32 +128,29 @@ def test_metrics_of_the_server_are_read():
     assert found.kv_cache_usage is None
 
 
-OPTIONS = llama_cpp.Options(n_ctx=512, parallel=2, threads=1)
-
-
-def tools(folder: Path) -> Tools:
-    """What an export of these tests may use: no worker."""
-    return Tools(Site(source.home()), folder / "log", worker=None, say=print)
+@pytest.mark.parametrize(("trained", "problem"), [(4096, True), (512, False)])
+def test_a_context_that_was_cut_is_noticed_unless_the_model_has_no_more(tmp_path, trained, problem):
+    props = {"model_path": str(tmp_path / llama_cpp.MODEL), "default_generation_settings": {"n_ctx": 512}}
+    listed = {"data": [{"id": "tiny@1", "meta": {"n_ctx_train": trained}}]}
+    with engine(lambda path: (200, props if path == "/props" else listed)) as url:
+        options = llama_cpp.Options(n_ctx=4096, parallel=2)
+        launch = Launch(tmp_path, "tiny@1", "127.0.0.1", urlsplit(url).port or 0, tmp_path, OWN, options)
+        told = pytest.raises(EngineError, match="a request gets 512 tokens of context, not 2048")
+        with told if problem else nullcontext():
+            llama_cpp.attach(launch)
 
 
 @pytest.fixture(scope="module")
-def gguf(tmp_path_factory) -> Path:
+def base(tmp_path_factory) -> Path:
     pytest.importorskip("torch")
     from tests import tiny_model
 
-    folder = tmp_path_factory.mktemp("engine")
-    base, out = tiny_model.build_base(folder / "base"), folder / "export"
-    out.mkdir()
-    llama_cpp.export(Source(merged=base), "F16", out, tools(folder))
-    return out
+    return tiny_model.build_base(tmp_path_factory.mktemp("engine") / "base")
 
 
-@contextmanager
-def serving(model: Path, folder: Path) -> Iterator[Running]:
-    with running.engine(
-        "llama_cpp", model, OPTIONS, alias="tiny@1", directory=folder, site=Site(source.home())
-    ) as served:
-        yield served
+@pytest.fixture(scope="module")
+def gguf(base, tmp_path_factory) -> Path:
+    return export(Source(merged=base), "F16", tmp_path_factory.mktemp("exports"))
 
 
 @pytest.mark.slow
@@ -169,8 +185,72 @@ def test_a_request_longer_than_a_slot_is_an_error_and_the_server_lives_on(gguf, 
 
 
 @pytest.mark.slow
-def test_a_model_that_cannot_be_converted_says_the_converters_reason(tmp_path):
-    pytest.importorskip("torch")
-    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["NoSuchModel"], "model_type": "none"}))
+def test_another_file_than_the_exported_one_is_not_served(base, gguf, tmp_path):
+    """The record says F16; a file that was quantized otherwise answers just as readily."""
+    other, wrong = export(Source(merged=base), "Q8_0", tmp_path), changed(gguf, tmp_path / "wrong")
+    shutil.copy(other / llama_cpp.MODEL, wrong)
+    with pytest.raises(EngineError, match="its quantization is Q8_0, not F16"), serving(wrong, tmp_path):
+        pytest.fail("it was served")
+    (wrong / records.FILE).unlink()
+    with serving(wrong, tmp_path) as served:
+        assert served.chat(CHAT, Sampling(max_tokens=1)).completion_tokens == 1, "nothing else would have told"
+
+
+@pytest.mark.slow
+def test_a_file_that_lies_about_its_type_is_not_an_export(base, gguf, tmp_path):
+    wrong = changed(gguf, tmp_path / "wrong")
+    set_field(wrong / llama_cpp.MODEL, "general.file_type", 7)
+    with pytest.raises(InputError, match=r"is not Q8_0: \d+ of its matrices are not in the type of Q8_0"):
+        llama_cpp.check(wrong, Source(merged=base), "Q8_0")
+
+
+@pytest.mark.slow
+def test_a_server_of_another_file_is_not_ours(gguf, tmp_path):
+    with serving(gguf, tmp_path) as served:
+        elsewhere = Launch(**{**vars(served.launch), "model": changed(gguf, tmp_path / "elsewhere")})
+        with pytest.raises(EngineError, match=r"it runs .*F16/model.gguf, not .*elsewhere/model.gguf"):
+            llama_cpp.attach(elsewhere)
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_named(gguf, tmp_path):
+    with (
+        serving(gguf, tmp_path) as served,
+        pytest.raises(EngineError, match=rf"port {served.launch.port} of 127\.0\.0\.1 is in use"),
+        serving(gguf, tmp_path / "second", port=served.launch.port),
+    ):
+        pytest.fail("two servers on one port")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantized", ["awq", "bitsandbytes"])
+def test_a_checkpoint_that_the_converter_cannot_read_is_one_clear_line(base, tmp_path, quantized):
+    model = changed(base, tmp_path / "model")
+    set_config(model, quantization_config={"quant_method": quantized})
+    with pytest.raises(InputError, match=f"Quant method is not yet supported: '{quantized}'") as caught:
+        export(Source(merged=model), "F16", tmp_path)
+    assert "\n" not in caught.value.message
+    assert "export the merged model" in str(caught.value.next_step)
+
+
+@pytest.mark.slow
+def test_an_architecture_that_the_converter_does_not_know_is_named(base, tmp_path):
+    model = changed(base, tmp_path / "model")
+    set_config(model, architectures=["NoSuchModel"], model_type="none")
     with pytest.raises(InputError, match="NoSuchModel"):
-        llama_cpp.export(Source(merged=tmp_path), "F16", tmp_path, tools(tmp_path))
+        export(Source(merged=model), "F16", tmp_path)
+
+
+def test_a_model_without_its_tokenizer_is_refused_before_anything_runs(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    with pytest.raises(InputError, match=r"has no tokenizer\.json, no tokenizer_config\.json, no chat_template"):
+        export(Source(merged=tmp_path), "F16", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_vocabulary_that_the_embedding_has_not_is_refused(base, tmp_path):
+    """Without SentencePiece's own file the converter writes the tokens that it finds, and no server loads them."""
+    model = changed(base, tmp_path / "model")
+    (model / "tokenizer.model").unlink()
+    with pytest.raises(InputError, match=r"it has \d+ tokens for the 512 rows of its embedding"):
+        export(Source(merged=model), "F16", tmp_path)

@@ -171,6 +171,30 @@ def test_a_calibrated_format_needs_training_chats(tmp_path):
     assert "FP8" in str(caught.value.next_step)
 
 
+@pytest.mark.parametrize(("kind", "where"), [("cpu", "cpu"), ("cuda", "cuda"), ("rocm", "cpu")])
+def test_llm_compressor_quantizes_in_its_own_environment_and_on_the_cpu_where_it_has_none(tmp_path, kind, where):
+    asked: list[Any] = []
+
+    class Node(Site):
+        def ensure(self, environment):
+            return Installed(name=environment.name, version=self.kind, where="environment", folder=tmp_path / self.kind)
+
+    def work(name, request, *, python=None):
+        asked.append((name, request, python))
+        return {}
+
+    program = tmp_path / where / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    source = Source(tmp_path / "m", rows=tmp_path / "rows.jsonl", seed=3)
+    vllm.export(source, "fp8", tmp_path, Tools(Node(tmp_path, kind), tmp_path / "log", work, print))
+    vllm.export(source, "w8a8", tmp_path, Tools(Node(tmp_path, kind), tmp_path / "log", work, print))
+    (name, fp8, python), (_, int8, _) = asked
+    assert (name, python) == ("quantize_llm_compressor", [str(program)])
+    assert (fp8["quantization"], fp8["rows"]) == ("FP8", None), "dynamic scales need no calibration"
+    assert (int8["quantization"], int8["rows"], int8["seed"]) == ("INT8", str(tmp_path / "rows.jsonl"), 3)
+
+
 def test_weights_of_the_wanted_format_are_linked_and_outlive_the_merged_folder(tmp_path):
     source, out = Source(merged(tmp_path / "m")), tmp_path / "out"
     out.mkdir()
@@ -236,7 +260,8 @@ def test_planning_reads_the_options_by_its_own_names():
 
 
 def test_room_for_an_adapter_is_the_next_rank_that_vllm_knows(tmp_path):
-    assert [_vllm_lora.room(adapter(tmp_path / str(rank), r=rank)) for rank in (1, 4, 16, 300)] == [1, 8, 16, 320]
+    folders = [adapter(tmp_path / str(rank), r=rank) for rank in (1, 4, 16, 300)]
+    assert [_vllm_lora.room(launch(folder)) for folder in folders] == [1, 8, 16, 320]
 
 
 def test_a_fingerprint_tells_other_weights_of_the_same_shapes(tmp_path):

@@ -83,7 +83,20 @@ def test_programs_are_built_and_what_is_kept_lies_beside_them(site: Site, tiny: 
     names = sorted(os.listdir(made.folder.parent))
     assert names == ["tiny-1.0-cpu", "tiny-1.0-cpu.lock", "tiny-1.0-cpu.log"]
     findings = doctor.examine(tiny, "cpu", site.folder(tiny))
-    assert [(finding.what, finding.ok) for finding in findings] == [("complete", True), ("tiny-quantize", True)]
+    assert [finding.what for finding in findings] == ["complete", "tiny-quantize", "scripts"]
+    assert all(finding.ok for finding in findings)
+    (made.folder / "scripts" / "convert.py").unlink()
+    (made.folder / "scripts").rmdir()
+    findings = doctor.examine(tiny, "cpu", site.folder(tiny))
+    assert [finding.found for finding in findings if not finding.ok] == [f"{made.folder}/scripts is not there"]
+
+
+def test_files_alone_need_neither_cmake_nor_a_compiler(site, tiny, monkeypatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    made = site.ensure(changed(tiny, targets=()))
+    assert made.folder
+    assert (made.folder / "scripts" / "convert.py").read_text() == "print('converted')\n"
+    assert list((made.folder / "bin").iterdir()) == []
 
 
 @pytest.mark.slow

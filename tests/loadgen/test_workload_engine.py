@@ -1,19 +1,18 @@
 """Against llama.cpp's real server: what its usage says is what the workload asked for."""
 
 import re
-import socket
 
 import pytest
 
-from orchestrator import processes
-from orchestrator.engines import _llama_cpp_source as source
-from orchestrator.engines import client, llama_cpp
+from orchestrator.engines import client
+from orchestrator.engines.base import Source
 from orchestrator.errors import InputError
 from orchestrator.loadgen.drive import measure
 from orchestrator.loadgen.load import Load
 from orchestrator.loadgen.probe import probe
 from orchestrator.loadgen.record import failure
 from orchestrator.loadgen.workload.config import Workload, build
+from tests.engines.tiny_gguf import export, serving
 
 pytestmark = pytest.mark.slow
 
@@ -24,19 +23,9 @@ def url(tmp_path_factory):
     from tests import tiny_model
 
     folder = tmp_path_factory.mktemp("engine")
-    base, model = tiny_model.build_base(folder / "base"), folder / "base.gguf"
-    llama_cpp.export(base, "F16", model, home=source.home(), log=folder / "export.log")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = llama_cpp.Options(n_ctx=512, parallel=2, threads=1)
-    command = llama_cpp.command(model, options, host="127.0.0.1", port=port, alias="tiny@1")
-    process = processes.start(command, log=folder / "engine.log")
-    try:
-        client.wait_until_ready(f"http://127.0.0.1:{port}/v1", "tiny@1", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.stop()
+    made = export(Source(merged=tiny_model.build_base(folder / "base")), "F16", folder)
+    with serving(made, folder) as served:
+        yield client.root(served.url)
 
 
 def records_of(url, workload, folder, **given):

@@ -137,8 +137,8 @@ def test_options_of_an_adapter_that_do_not_go_together_are_named(tmp_path: Path,
 
 
 def test_an_unknown_quantization_names_the_nearest(tmp_path: Path) -> None:
-    message = _problems(tmp_path, "export: [{name: gguf, engine: llama_cpp, quantization: q8_0}]\n")
-    assert "recipe.yaml:3: export.0.quantization: unknown quantization 'q8_0'; did you mean 'Q8_0'?" in message
+    message = _problems(tmp_path, "export: [{name: gguf, engine: llama_cpp, quantization: Q80}]\n")
+    assert "recipe.yaml:3: export.0.quantization: unknown quantization 'Q80'; did you mean 'Q8_0'?" in message
     message = _problems(tmp_path, "export: [{name: hf, engine: transformers, quantization: Q8_0}]\n")
     assert "transformers does not serve quantization 'Q8_0'" in message
     assert "; it is one of llama_cpp" in message
@@ -148,6 +148,13 @@ def test_a_quantization_may_be_written_as_its_engine_knows_it(tmp_path: Path) ->
     text = "datasets: [{path: a.jsonl}]\ntrain: {}\nexport: [{name: int8, engine: vllm, quantization: w8a8}]\n"
     loaded = _load(tmp_path, text)
     assert loaded.recipe.export[0].quantization == "w8a8"
+
+
+def test_a_quantization_is_written_as_the_engine_writes_it(tmp_path: Path) -> None:
+    text = "datasets: [{path: a.jsonl}]\ntrain: {adapter: lora}\n"
+    text += "export:\n- {name: a, engine: llama_cpp, quantization: q8_0}\n"
+    text += "- {name: b, engine: tensorrt_llm, quantization: fp8}\n"
+    assert [target.quantization for target in _load(tmp_path, text).recipe.export] == ["Q8_0", "FP8"]
 
 
 def test_a_misspelt_engine_option_names_the_nearest(tmp_path: Path) -> None:

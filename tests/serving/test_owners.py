@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engines import _llama_cpp_source as source
+from orchestrator.cli.app import home
 from orchestrator.engines import llama_cpp
 from orchestrator.engines.base import Source, Tools
 from orchestrator.environments.site import Site
@@ -52,7 +52,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     base, out = tiny_model.build_base(folder / "base"), folder / "gguf"
     out.mkdir()
-    tools = Tools(Site(source.home()), folder / "log", worker=lambda *a, **k: {}, say=print)
+    tools = Tools(Site(home()), folder / "log", worker=lambda *a, **k: {}, say=print)
     llama_cpp.export(Source(merged=base), "F16", out, tools)
     return out
 
@@ -61,7 +61,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def owned(exported: Path, tmp_path: Path) -> Iterator[tuple[Store, Release]]:
     """A release whose engine has an owner in a thread, and answers."""
     store = Store(tmp_path)
-    (tmp_path / "engines").symlink_to(source.home() / "engines")
+    (tmp_path / "engines").symlink_to(home() / "engines")
     options = {"n_ctx": 256, "parallel": 1, "threads": 1}
     spec: dict[str, Any] = {"engine": "llama_cpp", "engine_args": options, "model": str(exported)}
     release = store.get_or_create_release("tiny", "d", "r", {**spec, "kind": "cpu", "images": {}, "port": 1})

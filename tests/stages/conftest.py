@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli.app import home
 from orchestrator.controller.execute import run_worker
-from orchestrator.engines import _llama_cpp_source as source
 from orchestrator.environments.site import Site
 from orchestrator.stages.base import Context, Outputs
 
@@ -29,7 +29,7 @@ class Bench:
             self.events.append((kind, data))
 
         return Context(
-            home=source.home(),  # keeps the converter between test runs
+            home=home(),  # keeps the converter between test runs
             run="r1",
             digest=name,
             cwd=self.folder,
@@ -37,7 +37,7 @@ class Bench:
             inputs=self.inputs | inputs,
             emit=emit,
             worker=lambda worker, request, python=None: run_worker(worker, request, directory, emit, python=python),
-            site=Site(source.home()),
+            site=Site(home()),
         )
 
 

@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator import token_contract
-from orchestrator.engines import _llama_cpp_source as source
+from orchestrator.cli.app import home
 from orchestrator.engines import llama_cpp, running
+from orchestrator.engines.base import Source
 from orchestrator.engines.client import Sampling
 from orchestrator.environments.site import Site
 from orchestrator.errors import InputError
@@ -48,8 +49,9 @@ def test_the_merged_folder_has_all_that_a_server_needs(bench, exported):
 def test_each_target_is_a_folder_with_a_file_of_its_own_type(exported):
     made = {target["name"]: target for target in exported.report["targets"]}
     assert made["small"]["bytes"] < made["exact"]["bytes"] / 2
-    for name in ("exact", "small"):
-        llama_cpp.check(Path(exported.artifacts[name]) / llama_cpp.MODEL, Path(exported.artifacts["merged"]))
+    for name, quantization in (("exact", "F32"), ("small", "Q8_0")):
+        merged = Source(merged=Path(exported.artifacts["merged"]))
+        llama_cpp.check(Path(exported.artifacts[name]), merged, quantization)
 
 
 @pytest.mark.slow
@@ -57,7 +59,7 @@ def test_an_export_has_the_contract_of_its_training_and_its_engine_keeps_it(benc
     trained = token_contract.read(Path(bench.inputs["train"].artifacts["adapter"]))
     assert exported.report["token_contract"]["digest"] == trained.digest
     assert token_contract.read(Path(exported.artifacts["small"])) == trained
-    options, site = llama_cpp.options_for(256), Site(source.home())
+    options, site = llama_cpp.options_for(256), Site(home())
     with running.engine(
         "llama_cpp", Path(exported.artifacts["small"]), options, alias="tiny", directory=tmp_path, site=site
     ) as served:
@@ -91,7 +93,7 @@ def test_a_gguf_that_would_not_chat_as_trained_is_refused(exported, tmp_path, da
         (merged / "tokenizer_config.json").write_text(json.dumps(tokenizer | {"eos_token": "</s>"}))
         expected = "its end token is '<|im_end|>', not '</s>'"
     with pytest.raises(InputError, match=expected.replace("|", r"\|")):
-        llama_cpp.check(Path(exported.artifacts["exact"]) / llama_cpp.MODEL, merged)
+        llama_cpp.check(Path(exported.artifacts["exact"]), Source(merged=merged), "F32")
 
 
 @pytest.mark.slow
