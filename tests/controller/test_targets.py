@@ -139,7 +139,7 @@ def test_every_target_has_its_command_its_files_and_its_environment(folder: Path
     assert fp8.files == {str(folder / "home" / "logs" / "sglang.yaml"): "name: fp8\ntensor_parallel_size: 1\n"}
 
 
-@pytest.mark.parametrize("engine", ["vllm", "tensorrt_llm"])
+@pytest.mark.parametrize("engine", ["vllm", "tensorrt_llm", "llama_cpp"])
 def test_an_adapter_that_is_not_made_yet_is_planned_on_its_base_and_with_room_for_its_rank(
     folder: Path, engine: str
 ) -> None:
@@ -151,8 +151,10 @@ def test_an_adapter_that_is_not_made_yet_is_planned_on_its_base_and_with_room_fo
         assert tuned.command[tuned.command.index("serve") + 1] == "Qwen/Qwen3-8B"
         assert tuned.command[tuned.command.index("--max-lora-rank") + 1] == "32"
         assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in tuned.variables
-    else:
+    elif engine == "tensorrt_llm":
         assert "max_lora_rank: 24" in "".join(tuned.files.values())
+    else:
+        assert "--lora" in tuned.command
 
 
 def test_the_deployed_target_is_planned_under_the_name_of_its_release_and_with_its_options(folder: Path) -> None:
