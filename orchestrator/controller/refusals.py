@@ -16,8 +16,10 @@ class Reason(NamedTuple):
     """Why a slot will not do."""
 
     text: str
+    target: str | None = None
+    """The one that is not served there; None: something does not fit."""
     remedy: str | None = None
-    """What to change about a target that is not served there; None: the slot's memory or number is the trouble."""
+    """What to change about it."""
 
 
 def reasons(slot: Slot, found: Sequence[Layout], exports: Sequence[Target], images: Mapping[str, str]) -> list[Reason]:
@@ -70,9 +72,9 @@ def _no_environment(module: Any, gpu: Gpu | None, images: Mapping[str, str]) -> 
 def _unserved(export: Target, slot: Slot, images: Mapping[str, str]) -> Reason | None:
     where = f"{export.name} cannot be served on {slot.name}"
     if slot.gpu and (why := unserved(export, slot.gpu, images)):
-        return Reason(f"{where}: {why}", instead(export, slot.gpu))
+        return Reason(f"{where}: {why}", export.name, instead(export, slot.gpu))
     if why := crowded(export, slot):
-        return Reason(f"{where}: {why}", "as many accelerators as the engine_args ask for, or fewer there")
+        return Reason(f"{where}: {why}", export.name, "as many accelerators as the engine_args ask for, or fewer there")
     return None
 
 

@@ -55,7 +55,7 @@ def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapp
     options, declared = module.Options(**given), next(iter(module.ENVIRONMENTS), None)
     needed = site.wanted(declared) if declared else None
     installed = _found(needed, site)
-    used = installed or (_to_be(needed, site) if needed else OWN)
+    used = installed or (_to_be(site.wanted(needed), site) if needed else OWN)
     launch = Launch(
         model=folder / export.name,
         alias=_alias(export, known),

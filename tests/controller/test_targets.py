@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.clusters.cluster import Cluster, NodePool
-from orchestrator.controller import preflight
+from orchestrator.controller import measuring, preflight
 from orchestrator.controller.planning import make_plan
 from orchestrator.engines import llama_cpp
 from orchestrator.errors import NotAllowedError
@@ -139,7 +139,7 @@ def test_every_target_has_its_command_its_files_and_its_environment(folder: Path
     assert fp8.files == {str(folder / "home" / "logs" / "sglang.yaml"): "name: fp8\ntensor_parallel_size: 1\n"}
 
 
-@pytest.mark.parametrize("engine", ["vllm", "tensorrt_llm"])
+@pytest.mark.parametrize("engine", ["vllm", "tensorrt_llm", "llama_cpp"])
 def test_an_adapter_that_is_not_made_yet_is_planned_on_its_base_and_with_room_for_its_rank(
     folder: Path, engine: str
 ) -> None:
@@ -151,11 +151,19 @@ def test_an_adapter_that_is_not_made_yet_is_planned_on_its_base_and_with_room_fo
         assert tuned.command[tuned.command.index("serve") + 1] == "Qwen/Qwen3-8B"
         assert tuned.command[tuned.command.index("--max-lora-rank") + 1] == "32"
         assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in tuned.variables
-    else:
+    elif engine == "tensorrt_llm":
         assert "max_lora_rank: 24" in "".join(tuned.files.values())
+    else:
+        assert "--lora" in tuned.command
 
 
 def test_the_deployed_target_is_planned_under_the_name_of_its_release_and_with_its_options(folder: Path) -> None:
     serve = "serve={service: svc, target: fp8, engine_args: {tensor_parallel_size: 2}}"
     fp8 = _plan(folder, serve, kinds=("H100",)).targets[1]
     assert list(fp8.files.values()) == ["name: svc@N\ntensor_parallel_size: 2\n"]
+
+
+def test_a_benchmark_of_nothing_that_can_run_says_why(folder: Path) -> None:
+    plan = _plan(folder, "benchmark.targets=[fp8]")
+    with pytest.raises(NotAllowedError, match=r"nothing that .* measures can run here: fp8: no NVIDIA GPU"):
+        measuring.up_to_benchmark(plan)
