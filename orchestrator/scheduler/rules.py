@@ -9,7 +9,7 @@ class Rules:
 
     reserve_after: float = 6 * 3600.0
     reserve_factor: float = 1.0
-    """A run gets a reservation once it has waited longer than `reserve_after` and than this many times its estimate."""
+    """A run gets a reservation when it has waited for longer than `reserve_after` and this many times its estimate."""
     width: float = 0.5
     """Within a class the queue is in the order of estimated seconds times GPUs to this power: 0 is shortest first, 1 is
     least GPU time first."""
