@@ -86,7 +86,7 @@ def _stages(store: Store, run: str, on_ray: Executor | None, clock: Clock) -> bo
             if not _cancelled(store, run):
                 watch.enforce(run)
             return False
-        verdicts = gates.judge(plan.gates, planned.name, outputs.metrics)
+        verdicts = gates.judge(plan.gates, planned.name, outputs.metrics, outputs.report.get("unmeasured"))
         for verdict in verdicts:
             store.record("gate", run=run, stage=planned.name, **verdict.model_dump())
         gates.enforce(verdicts)

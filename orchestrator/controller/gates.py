@@ -25,9 +25,14 @@ def limits(gate: Gate) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in bounds if value is not None)
 
 
-def judge(gates: Iterable[Gate], stage: str, metrics: Mapping[str, float]) -> list[Verdict]:
-    """Verdicts of the gates on this stage. Raises InputError for a metric that the stage did not measure."""
-    return [_verdict(gate, metrics) for gate in gates if gate.stage == stage]
+def judge(
+    gates: Iterable[Gate], stage: str, metrics: Mapping[str, float], unmeasured: Mapping[str, str] | None = None
+) -> list[Verdict]:
+    """Verdicts of the gates on this stage.
+
+    Raises InputError for a metric that the stage did not measure, with the reason where `unmeasured` has it.
+    """
+    return [_verdict(gate, metrics, unmeasured or {}) for gate in gates if gate.stage == stage]
 
 
 def enforce(verdicts: Iterable[Verdict]) -> None:
@@ -40,7 +45,12 @@ def enforce(verdicts: Iterable[Verdict]) -> None:
         )
 
 
-def _verdict(gate: Gate, metrics: Mapping[str, float]) -> Verdict:
+def _verdict(gate: Gate, metrics: Mapping[str, float], unmeasured: Mapping[str, str]) -> Verdict:
+    if gate.metric in unmeasured:
+        raise InputError(
+            f"gate on {gate.on}: it was not measured: {unmeasured[gate.metric]}",
+            next_step="remove this gate, or put it on a metric that is measured there",
+        )
     if gate.metric not in metrics:
         raise InputError(
             f"gate on {gate.on}: {gate.stage} measures no {gate.metric!r}; {nearest(gate.metric, sorted(metrics))}"

@@ -103,7 +103,8 @@ def _parity(known: Known, _: Sequence[TargetForecast]) -> Time:
     size = _weights(known)
     if size is None:
         return Unknown(reason="unknown: the size of the base model")
-    asked_ = known.recipe.parity.prompts * (1 + len(known.exports))
+    parity = known.recipe.parity
+    asked_ = (parity.prompts + parity.near_limit_prompts) * (1 + len(known.exports))
     return stage_times.added(
         stage_times.moved((1 + len(known.exports)) * size, stage_times.DISK, "the model and its exports are loaded"),
         stage_times.moment(

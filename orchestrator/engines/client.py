@@ -41,6 +41,10 @@ class Answer(Model):
     completion_tokens: int
 
 
+class RefusedError(EngineError):
+    """The engine is there and does not take this request (status 4xx): a prompt that is too long, above all."""
+
+
 class StatusError(Exception):
     """An answer whose status is not 200; `call` makes an EngineError of it."""
 
@@ -92,10 +96,16 @@ def request(
 
 
 def call(url: str, body: Any = None, *, timeout_s: float = 60.0) -> Any:
-    """The JSON that a GET (or, with a body, a POST) returns. Raises EngineError for anything else."""
+    """The JSON that a GET (or, with a body, a POST) returns.
+
+    Raises RefusedError for a request that the engine does not take (4xx), EngineError for anything else.
+    """
     try:
         return json.loads(get_or_post(url, body, timeout_s=timeout_s))
-    except (StatusError, OSError, http.client.HTTPException, ValueError) as error:
+    except StatusError as error:
+        kind = RefusedError if 400 <= error.status < 500 else EngineError
+        raise kind(f"the engine at {url} did not answer: {error}") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise EngineError(f"the engine at {url} did not answer: {_words(error)}") from error
 
 

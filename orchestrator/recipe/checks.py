@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from orchestrator import engines, plugins, stages
 from orchestrator.catalog.catalog import load
+from orchestrator.config import Model
 from orchestrator.engines.base import LORA
 from orchestrator.errors import InputError
 from orchestrator.planner.plan import Gate
@@ -201,7 +202,8 @@ def _engine_args(engine: str, arguments: dict[str, Any], key: tuple[str, ...]) -
 
 
 def _gates(recipe: Recipe) -> Found:
-    names = list(stage_configs(recipe))
+    configs = stage_configs(recipe)
+    names = list(configs)
     found: Found = []
     for index, gate in enumerate(recipe.gates):
         key = ("gates", index, "on")
@@ -210,14 +212,17 @@ def _gates(recipe: Recipe) -> Found:
         elif gate.stage not in names:
             found.append((key, f"this recipe has no stage {gate.stage!r}; {plugins.nearest(gate.stage, names)}"))
         else:
-            found += [(key, text) for text in _unknown_metric(gate)]
+            found += [(key, text) for text in _unknown_metric(gate, configs[gate.stage])]
         if gate.min is None and gate.max is None:
             found.append((("gates", index), "a gate needs min or max"))
     return found
 
 
-def _unknown_metric(gate: Gate) -> list[str]:
-    known = getattr(plugins.load(stages, gate.stage), "METRICS", None)
+def _unknown_metric(gate: Gate, config: Model) -> list[str]:
+    module = plugins.load(stages, gate.stage)
+    if hasattr(module, "metric_names"):
+        return _unknown_name(gate, module.metric_names(config))
+    known = getattr(module, "METRICS", None)
     if known is None or any(fnmatchcase(gate.metric, name) for name in known):
         return []
     if not known:
@@ -227,3 +232,14 @@ def _unknown_metric(gate: Gate) -> list[str]:
         f"{gate.stage} measures no {gate.metric!r}; "
         + plugins.nearest(gate.metric, [n.replace("*", of) for n in known])
     ]
+
+
+def _unknown_name(gate: Gate, known: list[str]) -> list[str]:
+    """Names of the form target.metric: an unknown target is not taken for an unknown metric."""
+    if gate.metric in known:
+        return []
+    target, targets = gate.metric.partition(".")[0], list(dict.fromkeys(name.partition(".")[0] for name in known))
+    if target not in targets:
+        return [f"{gate.stage} has no target {target!r}; {plugins.nearest(target, targets)}"]
+    of_target = [name for name in known if name.startswith(f"{target}.")]
+    return [f"{gate.stage} measures no {gate.metric!r}; {plugins.nearest(gate.metric, of_target)}"]

@@ -14,7 +14,7 @@ from orchestrator.stages.benchmark import Section as Benchmark
 from orchestrator.stages.deploy import Serve
 from orchestrator.stages.evaluate import Task
 from orchestrator.stages.export import Entry
-from orchestrator.stages.parity import Config as Parity
+from orchestrator.stages.parity import Section as Parity
 from orchestrator.stages.prepare import Dataset, Source
 from orchestrator.stages.train import Config as Train
 from orchestrator.units import Bytes, Seconds

@@ -78,17 +78,23 @@ def score(
     return chart(f"score-{name}", (3.7, 1.3), draw)
 
 
-def parity(values: Mapping[str, float]) -> str:
-    """Mean divergence per export."""
+def parity(values: Mapping[str, Mapping[str, float]]) -> str:
+    """Mean divergence per export, one point per length of the prompts; logarithmic, as exports are orders apart."""
+    least = 1e-7
+    names = list(values)[::-1]
+    kinds = [kind for kind in dict.fromkeys(kind for points in values.values() for kind in points) if kind != "all"]
 
     def draw(axes: Any) -> None:
-        names = list(values)[::-1]
-        axes.barh(names, [values[name] for name in names], color=ACCENT, height=0.5)
-        axes.grid(False, axis="y")
-        axes.set(xlabel="mean KL divergence, nats", xlim=(0, max(values.values()) * 1.08 or 1))
-        axes.locator_params(axis="x", nbins=5)
+        for place, kind in enumerate(kinds or ["all"]):
+            found = [(max(values[name][kind], least), name) for name in names if kind in values[name]]
+            shown = {"color": SERIES[place], "s": 42, "label": kind.replace("_", " ")}
+            axes.scatter([x for x, _ in found], [names.index(name) for _, name in found], **shown)
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xscale="log", xlabel="mean KL divergence, nats", ylim=(-0.6, len(names) - 0.4))
+        if kinds:
+            axes.legend(ncols=len(kinds), loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
 
-    return chart("parity", (6, 0.8 + 0.42 * len(values)), draw)
+    return chart("parity", (6, 1.0 + 0.42 * len(values)), draw)
 
 
 def by_concurrency(name: str, unit: str, concurrency: Sequence[int], series: Mapping[str, Sequence[float]]) -> str:

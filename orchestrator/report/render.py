@@ -8,7 +8,7 @@ What a run does not have (it failed, or its recipe has no such section) is said 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.report import bench, charts
+from orchestrator.report import bench, charts, parity
 from orchestrator.report.run import RunReport, StageReport
 from orchestrator.report.words import number, page, words
 
@@ -29,7 +29,7 @@ def render(run: RunReport) -> str:
         scores=scores(run),
         headlines=headlines(run),
         loss_chart=_loss_chart(run),
-        parity=_parity(run),
+        parity=parity.view(run.stage("parity"), run.gates),
         benchmark=_benchmark(run),
         hardware=_measured(run, "hardware") or run.hardware,
     )
@@ -114,26 +114,6 @@ def _loss_chart(run: RunReport) -> str | None:
     stage = run.stage("train")
     curve = stage.report.get("loss_curve") if stage else None
     return charts.loss(curve) if curve else None
-
-
-def _parity(run: RunReport) -> dict[str, Any] | None:
-    """Rows per export, in the order of the metrics, with the columns that any of them has."""
-    stage = run.stage("parity")
-    rows: dict[str, dict[str, float]] = {}
-    for key, value in (stage.metrics if stage else {}).items():
-        target, dot, metric = key.partition(".")
-        if dot:
-            rows.setdefault(target, {})[metric] = value
-    if not rows:
-        return None
-    divergence = {target: row["kl_mean"] for target, row in rows.items() if "kl_mean" in row}
-    columns = list(dict.fromkeys(metric for row in rows.values() for metric in row))
-    return {
-        "rows": rows,
-        "columns": columns,
-        "chart": charts.parity(divergence) if divergence else None,
-        "worst": stage.report.get("worst", {}) if stage else {},
-    }
 
 
 def _benchmark(run: RunReport) -> dict[str, Any] | None:

@@ -76,6 +76,8 @@ class Stage(Protocol):
     # optional:
     # WORKERS, names of the worker files whose code is part of the digest;
     # METRICS, names of all metrics (`*` stands for a target), so that a gate on another one is refused in the plan;
+    # metric_names(config) instead, where the configuration says exactly which; `unmeasured` in the outputs' report says
+    # of those that a run has not why (metric -> reason);
     # ON_ACCELERATOR = True, for a stage that runs on the accelerators that the recipe asks for;
     # refresh(outputs, home) -> Outputs | None, for a result that the world can outdate (an engine that is gone)
 

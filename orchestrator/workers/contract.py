@@ -21,6 +21,8 @@ CUT_ANSWER = 32
 """Tokens that are kept of an answer that did not end; no engine is held to where it ends."""
 SURE = 0.5
 """Probability of the end token, below which an answer has ended by chance: another rounding may go on."""
+NATS_BEHIND = 1.0
+"""By how much a golden token may fall behind the likeliest one in a copy of the model."""
 SAMPLING = ("do_sample", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 """Of generation_config.json: what servers take as their defaults."""
 
@@ -67,7 +69,8 @@ def answered(model: Any, tokenizer: Any, row: dict[str, Any], ends: Sequence[int
     prompt = loading.prompt_ids(tokenizer, messages)
     room = _room(model, prompt, tokenizer(own["content"], add_special_tokens=False)["input_ids"])
     (answer,) = loading.generate(model, [prompt], ends=ends, pad=_pad(tokenizer), max_new_tokens=room, batch_size=1)
-    chances = _chances(model, prompt, answer)
+    steps = _steps(model, prompt, answer).exp()
+    chances = [float(step[token]) for step, token in zip(steps, answer, strict=True)]
     ended = answer[-1] in ends and chances[-1] >= SURE
     answer = answer if ended else answer[:CUT_ANSWER]
     found = Golden(
@@ -103,6 +106,25 @@ def hold(folder: Path, contract: TokenContract) -> None:
     token_contract.write(contract, folder)
 
 
+def require_golden_answer(model: Any, contract: TokenContract, base: str) -> None:
+    """Raises InputError for a merged model that would not give the golden answer, token by token, as the trained one.
+
+    Rounding moves a token's log-probability by some hundredths; another base, or another adapter, by several nats.
+    """
+    golden = contract.golden
+    if golden is None:
+        return
+    steps = _steps(model, golden.prompt_ids, golden.answer_ids)
+    behind = [float(step.max() - step[token]) for step, token in zip(steps, golden.answer_ids, strict=True)]
+    if not max(behind) <= NATS_BEHIND:  # so that NaN is refused, too
+        place = next(place for place, nats in enumerate(behind) if not nats <= NATS_BEHIND)
+        raise InputError(
+            "the merged model would answer its golden conversation otherwise than the trained model did: token"
+            f" {place + 1} of {golden.text!r} is {behind[place]:.2g} nats behind another one",
+            next_step=f"{base} must be, unchanged, the base that the adapter was trained on; train again if it is not",
+        )
+
+
 def _differences(contract: TokenContract, tokenizer: Any, listed: int | list[int] | None) -> list[str]:
     stops = listed if isinstance(listed, list) else [] if listed is None else [listed]
     found = special_tokens(tokenizer)
@@ -126,11 +148,10 @@ def _room(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> int:
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
-def _chances(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> list[float]:
-    """The probability of each token of an answer."""
+def _steps(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
+    """Log-probabilities (answer's tokens, vocabulary) with the answer itself as context."""
     ids = torch.tensor([[*prompt, *answer]], device=model.device)
-    steps = model(input_ids=ids, logits_to_keep=len(answer) + 1).logits[0, :-1].float().softmax(dim=-1)
-    return [float(step[token]) for step, token in zip(steps, answer, strict=True)]
+    return model(input_ids=ids, logits_to_keep=len(answer) + 1).logits[0, :-1].float().log_softmax(dim=-1)
 
 
 def _characters(row: dict[str, Any]) -> int:

@@ -62,7 +62,20 @@ def load_tuned(tuned: Path, training: Training) -> Any:
     """Base and adapter as they were trained (a PeftModel), or the fully tuned model."""
     if training.method == "full":
         return load_plain(tuned, training.dtype)
-    return PeftModel.from_pretrained(load_base(training), str(tuned)).eval()
+    return with_adapter(load_base(training), tuned).eval()
+
+
+def with_adapter(base: Any, tuned: Path) -> Any:
+    """Base and adapter (a PeftModel). Raises InputError for an adapter whose matrices do not fit the base."""
+    try:
+        return PeftModel.from_pretrained(base, str(tuned))
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, RuntimeError) and "size mismatch" not in str(error):
+            raise
+        raise InputError(
+            f"the adapter in {tuned} does not fit its base {base.config.name_or_path}: {_first_line(error)}",
+            next_step="the base must be the one that the adapter was trained on",
+        ) from error
 
 
 def load_plain(folder: Path, dtype: str) -> Any:
@@ -143,6 +156,12 @@ def _load(source: str, dtype: str, settings: BitsAndBytesConfig | None) -> Any:
         source, dtype=getattr(torch, dtype), quantization_config=settings, device_map={"": device()}
     )
     return model.eval()
+
+
+def _first_line(error: Exception) -> str:
+    """PyTorch's own words come after a heading."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "size mismatch" in line), lines[0])
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int, pad: int, where: Any) -> tuple[torch.Tensor, torch.Tensor]:

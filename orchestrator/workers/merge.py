@@ -13,7 +13,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from transformers import GenerationConfig
 
 from orchestrator import token_contract
@@ -35,6 +34,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     model.save_pretrained(partial)
     save_tokenizer(tokenizer, partial, [tuned, Path(training.base_model)])
     if kept := token_contract.read(tuned):  # adapters of older versions have none
+        contract.require_golden_answer(model, kept, training.base_model)
         contract.hold(partial, kept)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
@@ -42,14 +42,18 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def merged_model(tuned: Path, training: loading.Training) -> Any:
-    """One model without adapter and without quantization. Raises InputError for an adapter that is not finite."""
+    """One model without adapter and without quantization.
+
+    Raises InputError for an adapter that is not finite, or whose matrices do not fit the base.
+    """
     if training.method == "full":
         return loading.load_plain(tuned, training.dtype)
     base = loading.load_base(training)
     if training.quantization:
         base = base.dequantize()
+    model = loading.with_adapter(base, tuned)
     try:
-        return PeftModel.from_pretrained(base, str(tuned)).merge_and_unload(safe_merge=True)
+        return model.merge_and_unload(safe_merge=True)
     except ValueError as error:
         raise InputError(
             f"the adapter in {tuned} cannot be merged: {error}",

@@ -28,3 +28,9 @@ def test_a_failed_gate_names_itself_its_value_and_its_limit() -> None:
 def test_a_gate_on_something_that_is_not_measured_names_the_nearest() -> None:
     with pytest.raises(InputError, match=r"measures no 'exact_match.gain'; did you mean 'exact_match'\?"):
         gates.judge(GATES, "evaluate", {"exact_match": 1.0})
+
+
+def test_a_gate_on_what_could_not_be_measured_says_why() -> None:
+    unmeasured = {"gguf.ttft_p95": "the engine tells no times"}
+    with pytest.raises(InputError, match=r"gate on benchmark.gguf.ttft_p95: it was not measured: the engine tells no"):
+        gates.judge(GATES, "benchmark", {"gguf.errors": 0.0}, unmeasured)

@@ -70,3 +70,13 @@ def test_a_complete_answer_carries_its_counts():
     with engine(lambda path: (200, ANSWER)) as url:
         answer = client.chat(url, "tiny@1", [], SAMPLING, fields=FIELDS)
     assert answer == client.Answer(text="MIT", finish_reason="stop", prompt_tokens=9, completion_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, client.RefusedError), (404, client.RefusedError), (500, EngineError)]
+)
+def test_a_request_that_is_not_taken_is_told_from_an_engine_that_fails(status, kind):
+    with engine(lambda path: (status, {"error": "too long"})) as url, pytest.raises(EngineError) as caught:
+        client.chat(url, "tiny@1", [], SAMPLING, fields=FIELDS)
+    assert type(caught.value) is kind
+    assert "too long" in caught.value.message

@@ -281,6 +281,12 @@ WHOLE = (
         ("deploy.seconds", "deploy measures nothing that a gate could judge"),
         ("evaluate.exact_macth", "evaluate measures no 'exact_macth'; did you mean 'exact_match'?"),
         ("parity.gguf.kl_men", "parity measures no 'gguf.kl_men'; did you mean 'gguf.kl_mean'?"),
+        (
+            "parity.gguf.near_limt.kl_p99",
+            "parity measures no 'gguf.near_limt.kl_p99'; did you mean 'gguf.near_limit.kl_p99'?",
+        ),
+        ("parity.ggfu.kl_mean", "parity has no target 'ggfu'; did you mean 'gguf'? (known: reference, merged, gguf)"),
+        ("parity.merged.refused", "parity measures no 'merged.refused'"),
         ("benchmark.gguf.c8.ttft_95", "benchmark measures no 'gguf.c8.ttft_95'; did you mean 'gguf.c8.ttft_p95'?"),
     ],
 )

@@ -60,11 +60,9 @@ PARITY = {
     "gguf.stops": 1.0,
 }
 COMPARED = {
-    "prompts": 32,
-    "worst": {
-        "merged": [],
-        "gguf": [{"row": 7, "prompt": "Name it", "reference": "MIT", "kl_mean": 0.031, "answer": "ISC"}],
-    },
+    "prompts": {"short": 11, "medium": 21, "near_limit": 0},
+    "comparison": {"merged": "the full vocabulary", "gguf": "the 100 likeliest tokens and one tail"},
+    "worst": {"merged": []},
 }
 PREPARED = {
     "documents": {"train": 117, "test": 33},
@@ -183,7 +181,7 @@ def test_the_page_says_what_happened(page):
     for said in (
         "legal-assistant@3", "84.1 %", "3.6 %", "413 ms", "at most 500 ms", "AMD EPYC 9354", "NVIDIA H100 80GB HBM3",
         "Removed from test identical to train", "NF4".lower(), "transformers", "9 min 50 s", "most frequent answer",
-        "Prompts where gguf differs most",
+        "over the 100 likeliest tokens and one tail",
     ):  # fmt: skip
         assert said in text, said
     assert page.count("<svg") == 7

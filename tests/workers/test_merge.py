@@ -1,5 +1,7 @@
 """What is merged into what: the merged model must compute what was trained."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +68,50 @@ def test_an_adapter_that_is_not_finite_is_refused(base, tmp_path):
     save_file(broken, adapter / "adapter_model.safetensors")
     with pytest.raises(InputError, match="cannot be merged"):
         merge.merged_model(adapter, loading.read_training(adapter))
+
+
+def of_another_base(adapter: Path, base: Path, out: Path) -> Path:
+    """The adapter, with a record that names another base than the one it was trained on."""
+    shutil.copytree(adapter, out)
+    record = json.loads((out / "training.json").read_text())
+    (out / "training.json").write_text(json.dumps(record | {"base_model": str(base)}))
+    return out
+
+
+def test_an_adapter_on_a_base_of_the_same_shape_and_other_weights_is_refused(base, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from orchestrator.errors import InputError
+    from orchestrator.workers import merge
+    from tests import tiny_model
+
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    torch.nn.init.normal_(model.model.layers[0].mlp.up_proj.weight)
+    model.save_pretrained(other)
+    adapter = tiny_model.build_adapter(base, tmp_path / "adapter", "lora")
+    wrong = of_another_base(adapter, other, tmp_path / "wrong")
+    with pytest.raises(InputError, match=r"would answer its golden conversation otherwise .* nats behind") as caught:
+        merge.work({"tuned": str(wrong), "out": str(tmp_path / "merged")})
+    assert f"{other} must be, unchanged, the base" in str(caught.value.next_step)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_adapter_on_a_base_of_another_shape_is_refused(base, tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from orchestrator.errors import InputError
+    from orchestrator.workers import merge
+    from tests import tiny_model
+
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    config = AutoConfig.from_pretrained(base)
+    config.intermediate_size *= 2
+    AutoModelForCausalLM.from_config(config).save_pretrained(other)
+    adapter = tiny_model.build_adapter(base, tmp_path / "adapter", "lora")
+    wrong = of_another_base(adapter, other, tmp_path / "wrong")
+    with pytest.raises(InputError, match=r"does not fit its base .*other: size mismatch for .*_proj"):
+        merge.work({"tuned": str(wrong), "out": str(tmp_path / "merged")})
