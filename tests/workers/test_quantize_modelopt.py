@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli.app import home
 from orchestrator.controller.execute import run_worker
-from orchestrator.engines import _llama_cpp_source as source
 from orchestrator.engines import tensorrt_llm
 from orchestrator.engines.base import Source, Tools
 from orchestrator.environments.site import Site
@@ -34,7 +34,7 @@ def exported(tuned: Source, quantization: str, folder: Path) -> Path:
     out = folder / quantization
     out.mkdir()
     tools = Tools(
-        site=Site(source.home()),
+        site=Site(home()),
         log=folder / "log",
         worker=lambda name, request, python=None: run_worker(name, request, folder, emit, python=python),
         say=print,
