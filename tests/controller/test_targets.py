@@ -110,6 +110,16 @@ def test_an_environment_that_cannot_be_had_there_is_a_reason_and_an_image_of_the
     assert _plan(folder, kinds=("MI300X",), images=images).targets[1].refused is None
 
 
+def test_a_published_image_is_used_once_the_cluster_names_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # a vllm there would do as well
+    entry, kinds = "export=[{name: fp8, engine: vllm, quantization: fp8}]", ("MI300X",)
+    overrides = (entry, "benchmark.targets=[fp8]", "gates=[]")
+    found = _plan(folder, *overrides, kinds=kinds)
+    assert "`images: {vllm: vllm/vllm-openai-rocm:v" in found.obstacles[0]
+    assert found.advice == "another engine for fp8, or `required: false` to go on without it"
+    assert _plan(folder, *overrides, kinds=kinds, images={"vllm": "vllm/vllm-openai-rocm:v0.32.0"}).obstacles == []
+
+
 def test_an_optional_target_that_does_not_fit_is_left_out(folder: Path) -> None:
     big = "base_model=meta-llama/Llama-3.1-70B"
     wide = "export.0.quantization=F16"
