@@ -128,6 +128,7 @@ class _Measuring:
             stall_s=plan.stall_timeout,
             workers=plan.workers,
             seed=plan.seed,
+            says_done=self._ready.server.says_done,
         )
 
     def _steady(self, load: Load, prepared: Prepared) -> tuple[Measurement, Summary]:

@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.bench.result import Target
@@ -36,6 +37,7 @@ def server(
     api_key: str | None = None,
     headers: Mapping[str, str] | None = None,
     endpoint: Endpoint | None = None,
+    request_fields: Mapping[str, Any] | None = None,
     usd_per_hour: float | None = None,
     price_source: str | None = None,
     **known: str | None,
@@ -48,7 +50,7 @@ def server(
     """
     url, login = _without_login(url)
     sent = {**login, **(headers or {}), **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
-    found = probe(url, model=model, headers=sent, endpoint=endpoint)
+    found = probe(url, model=model, headers=sent, endpoint=endpoint, request_fields=request_fields)
     facts = {"engine": found.engine, "engine_version": found.engine_version}
     facts |= {key: value for key, value in known.items() if value is not None}
     target = Target(

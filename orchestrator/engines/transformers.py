@@ -29,8 +29,10 @@ REQUEST_FIELDS = frozenset(
 """Another field is refused with status 422; stream_options is taken and not needed, as usage always comes."""
 _DTYPES = {"BF16": "bfloat16", "FP16": "float16", "FP32": "float32"}
 QUANTIZATIONS = (*_DTYPES, LORA)
-_SAMPLING = {"do_sample": True, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Without `do_sample` a temperature means nothing, and the rest would come from the model's generation_config.json."""
+_SAMPLING = {"do_sample": True, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "max_new_tokens": 1024}
+"""Without `do_sample` a temperature means nothing, and the rest would come from the model's generation_config.json; the
+length is the server's own default, which a request with such settings would not get.
+"""
 _PINNED = re.compile(r"Server is pinned to '(?P<model>[^']*)'")
 _CAUSES = (
     (r"Missing dependencies for serving", "its server needs more packages: pip install 'orch[serve]'"),

@@ -129,7 +129,7 @@ class Gateway:
         model = None if fields is None else fields.get("model")
         tried = await self._choose(model)
         try:
-            return await self._forward(request, tried, _rename(tried, body, fields), self._kept)
+            return await self._forward(request, tried, _adapted(tried, body, fields), self._kept)
         except _UnreachableError as first:
             # nothing was answered: the engine has moved, or it closed a connection that it had promised to keep, as
             # llama.cpp's does after each stream; other kept ones may be closed too, so the second is a new one
@@ -137,7 +137,7 @@ class Gateway:
         await self.refresh()
         route = self.table.choose(model)
         try:
-            return await self._forward(request, route, _rename(route, body, fields), self._fresh)
+            return await self._forward(request, route, _adapted(route, body, fields), self._fresh)
         except _UnreachableError as error:
             message = f"the engine of {route.name} does not answer: {error}"
             answer = RoutingError(502, message, code="engine_unreachable").body()
@@ -214,11 +214,14 @@ def _fields(request: web.Request, body: bytes) -> dict[str, Any] | None:
     return fields
 
 
-def _rename(route: Route, body: bytes, fields: dict[str, Any] | None) -> bytes:
-    """The body with the model name that the engine knows; the same bytes where it fits already."""
-    if fields is None or route.model is None or fields.get("model") == route.model:
+def _adapted(route: Route, body: bytes, fields: dict[str, Any] | None) -> bytes:
+    """The body with what the engine must be told: the model by its own name, and the fields that choose the release;
+    the same bytes where they are there already.
+    """
+    if fields is None:
         return body
-    return json.dumps({**fields, "model": route.model}).encode()
+    told = {**fields, **(route.request_fields or {}), **({"model": route.model} if route.model is not None else {})}
+    return body if told == fields else json.dumps(told).encode()
 
 
 def _kept(headers: Mapping[str, str] | CIMultiDictProxy[str]) -> CIMultiDict[str]:

@@ -32,6 +32,8 @@ class Route:
     """Base URL of the engine's OpenAI API, such as http://127.0.0.1:41231/v1."""
     model: str | None
     """The name by which the engine knows the model; None where it takes any name."""
+    request_fields: Mapping[str, Any] | None = None
+    """What each request to the engine must say besides, such as the adapter that answers."""
 
     @property
     def name(self) -> str:
@@ -67,7 +69,8 @@ class Table:
     @classmethod
     def read(cls, routes: Mapping[str, Any]) -> "Table":
         """The table in what `Routes.routes` returns."""
-        found = [Route(**{name: row[name] for name in Route.__dataclass_fields__}) for row in routes["releases"]]
+        names = Route.__dataclass_fields__
+        found = [Route(**{name: row[name] for name in names if name in row}) for row in routes["releases"]]
         current = {name: service["current"] for name, service in routes["services"].items()}
         return cls(current, {(route.service, route.number): route for route in found})
 

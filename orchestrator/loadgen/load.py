@@ -40,6 +40,8 @@ class Load:
     """Client processes; each holds its share of the streams."""
     keep_text: bool = False
     """Keep the answers' content."""
+    says_done: bool = True
+    """The server ends its streams with [DONE]; else a finish reason and the end of the answer do."""
     seed: int = 17
     """Recorded; decides what is random about the load itself."""
 

@@ -357,7 +357,7 @@ class Loop:
     ) -> None:  # fmt: skip
         item, response = connection.item, connection.response
         assert item is not None, "only a request can end"
-        record = _record(item, connection, now)
+        record = _record(item, connection, now, says_done=self._load.says_done)
         record.error, record.detail = error, detail[:300] if detail else None
         connection.item = connection.response = None
         if keep:
@@ -399,7 +399,7 @@ class Loop:
                 self._failed(connection, "stall", f"no byte for {self._load.stall_s:g} s", now)
 
 
-def _record(item: Item, connection: _Connection, ended: int) -> Record:
+def _record(item: Item, connection: _Connection, ended: int, *, says_done: bool) -> Record:
     sent = connection.first_sent or connection.sent
     record = Record(
         index=item.index,
@@ -418,18 +418,19 @@ def _record(item: Item, connection: _Connection, ended: int) -> Record:
     response = connection.response
     if response is not None:
         record.status, record.retry_after_s = response.status, response.retry_after_s
-        fill(record, response.stream)
+        fill(record, response.stream, says_done=says_done)
     return record
 
 
-def fill(record: Record, stream: Stream) -> None:
+def fill(record: Record, stream: Stream, *, says_done: bool) -> None:
     """What the stream said, into its record."""
     usage = stream.usage
     record.first_chunk, record.content = stream.first_chunk, stream.content
     record.prompt_tokens, record.completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
     record.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
     record.reasoning_tokens = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
-    record.finish_reason, record.done = stream.finish_reason, stream.done
+    record.finish_reason = stream.finish_reason
+    record.done = stream.done if says_done else stream.finish_reason is not None
     record.server_ttft_ms = stream.server_ttft_ms
 
 

@@ -112,7 +112,7 @@ class PortableLoop:
         except (httpx.HTTPError, OSError) as error:
             record.error, record.detail = "disconnected", str(error) or type(error).__name__
         record.ended = max(record.ended, time.time_ns() if record.error else record.ended)
-        fill(record, stream)
+        fill(record, stream, says_done=self._load.says_done)
         answer = None if record.error else stream.text or b""
         if self._load.keep_text and answer is not None:
             record.text = unescaped(answer)

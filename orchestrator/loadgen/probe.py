@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from orchestrator.errors import InputError
@@ -46,6 +46,10 @@ class Server:
     """Completions where the model has no chat template."""
     accepts_ignore_eos: bool = False
     """The server does not refuse `ignore_eos`."""
+    says_done: bool = True
+    """Its streams end with [DONE]; those of transformers' own server just end."""
+    request_fields: Mapping[str, Any] = field(default_factory=dict)
+    """What each request must say besides."""
     template_tokens: int | None = None
     """Prompt tokens beyond those of the text itself, such as the chat template's."""
     tokenize: Callable[[str], int] | None = None
@@ -65,8 +69,10 @@ def probe(
     headers: Mapping[str, str] | None = None,
     timeout_s: float = 10,
     endpoint: Endpoint | None = None,
+    request_fields: Mapping[str, Any] | None = None,
 ) -> Server:
-    """What the server at `url` (with or without /v1) is; `endpoint` insists on one of the two.
+    """What the server at `url` (with or without /v1) is; `endpoint` insists on one of the two. `request_fields` is what
+    each request must say besides, such as the adapter that answers.
 
     Raises InputError: no server there, not an OpenAI API, a key is needed, unknown model, no stream with usage.
     """
@@ -77,7 +83,8 @@ def probe(
         card = next((card for card in cards if card["id"] == name), {})
         engine, version, args, longest = _engine(api, _root(base), card, reply)
         tokenize = _tokenizer(api, _root(base), engine, name)
-        used, accepts, tokens = _first_token(api, base, name, endpoint)
+        extra = dict(request_fields or {})
+        first = _first_token(api, base, name, endpoint, extra)
     finally:
         api.close()
     return Server(
@@ -86,11 +93,13 @@ def probe(
         models=tuple(card["id"] for card in cards),
         engine=engine,
         engine_version=version,
-        endpoint=used,
-        accepts_ignore_eos=accepts,
-        template_tokens=tokens - tokenize(_TEXT) if tokenize else None,
+        endpoint=first.endpoint,
+        accepts_ignore_eos=first.accepts_ignore_eos,
+        says_done=first.says_done,
+        request_fields=extra,
+        template_tokens=first.prompt_tokens - tokenize(_TEXT) if tokenize else None,
         tokenize=tokenize,
-        prompt_tokens=lambda where, text: _prompt_tokens(api, base, name, where, text),
+        prompt_tokens=lambda where, text: _prompt_tokens(api, base, where, _one_token(name, where, text) | extra),
         engine_args=args,
         max_model_len=longest,
     )
@@ -219,17 +228,25 @@ def _object(reply: Reply) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _first_token(api: Api, base: str, model: str, endpoint: Endpoint | None) -> tuple[Endpoint, bool, int]:
-    """The endpoint that answers, whether it takes ignore_eos, and the prompt tokens it counted."""
+class _First(NamedTuple):
+    """What one streamed token shows."""
+
+    endpoint: Endpoint
+    accepts_ignore_eos: bool
+    prompt_tokens: int
+    says_done: bool
+
+
+def _first_token(api: Api, base: str, model: str, endpoint: Endpoint | None, extra: Mapping[str, Any]) -> _First:
     tried: list[Reply] = []
     wanted: tuple[Endpoint, ...] = ("chat", "completions") if endpoint is None else (endpoint,)
     for where in wanted:
         for accepts in (True, False):
-            body = _one_token(model, where, _TEXT) | ({"ignore_eos": True} if accepts else {})
+            body = _one_token(model, where, _TEXT) | ({"ignore_eos": True} if accepts else {}) | dict(extra)
             reply = api.post(f"{base}{PATHS[where]}", body, timeout_s=_FIRST_TOKEN_TIMEOUT_S)
             _check_allowed(base, reply)
             if reply.ok:
-                return where, accepts, _streamed_usage(base, reply)
+                return _First(where, accepts, _streamed_usage(base, reply), b"data: [DONE]" in reply.body)
             tried.append(reply)
             if reply.status not in _INVALID:
                 break
@@ -275,6 +292,6 @@ def _usage(reply: Reply) -> int | None:
     return None
 
 
-def _prompt_tokens(api: Api, base: str, model: str, endpoint: Endpoint, text: str) -> int | None:
-    reply = api.post(f"{base}{PATHS[endpoint]}", _one_token(model, endpoint, text), timeout_s=_FIRST_TOKEN_TIMEOUT_S)
+def _prompt_tokens(api: Api, base: str, endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
+    reply = api.post(f"{base}{PATHS[endpoint]}", body, timeout_s=_FIRST_TOKEN_TIMEOUT_S)
     return _usage(reply) if reply.ok else None

@@ -87,7 +87,8 @@ def _run_engine(store: Store, release: Release, probe_every_s: float, probe_time
     served = running.start(spec["engine"], model, options, alias=release.name, directory=store.home / "logs", site=site)
     try:
         running.wait_until_ready(served, contract=token_contract.read(model))
-        store.move_release(release, "warm", url=served.url, model=served.model, pid=served.process.pid)
+        pid, fields = served.process.pid, served.fields
+        store.move_release(release, "warm", url=served.url, model=served.model, pid=pid, request_fields=fields)
         lost = _watch(store, release, Watch(served, every_s=probe_every_s, timeout_s=probe_timeout_s))
         if lost is None:
             _drain(release)

@@ -90,6 +90,7 @@ def refresh(outputs: Outputs, home: Path) -> Outputs | None:
         "target": release.spec["target"],
         "engine_url": release.url,
         "model": release.model,
+        "request_fields": release.request_fields,
         "url": gateway.url(port),
     }
     return outputs.model_copy(update={"report": {**report, **current}})

@@ -81,5 +81,11 @@ _VERSION_3 = (
     "CREATE INDEX ix_runs_created ON runs (created)",
 )
 
-STEPS: tuple[Step, ...] = (_benchmarks_and_schedules, _leases_and_an_append_only_log)
+
+def _request_fields(connection: Connection, backend: Backend) -> None:
+    """3 -> 4: what each request to a release's engine must say besides."""
+    _run(connection, backend, ("ALTER TABLE releases ADD COLUMN request_fields JSON",))
+
+
+STEPS: tuple[Step, ...] = (_benchmarks_and_schedules, _leases_and_an_append_only_log, _request_fields)
 """The first one leads from version 1 to 2, and so on."""

@@ -130,6 +130,8 @@ class Release(Model):
     promoted: float | None
     withdrawn: bool
     """Rolled back from: a later rollback does not choose it again."""
+    request_fields: dict[str, Any] | None = None
+    """What each request to its engine must say besides, such as the adapter; of the engine that answers now."""
 
     @property
     def name(self) -> str:

@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = 3
+VERSION = 4
 """Of this schema. A change of it adds one here and a step to `migrations.py`."""
 
 
@@ -122,6 +122,7 @@ releases = Table(
     Column("created", Float, nullable=False),
     Column("promoted", Float),
     Column("withdrawn", Boolean, nullable=False, default=False),
+    Column("request_fields", _Json),
     UniqueConstraint("service", "digest"),
 )
 

@@ -6,7 +6,7 @@ of the attempt; its event is written in the same transaction. No other call happ
 
 import copy
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -273,11 +273,14 @@ class Store:
         return self.release(service, found)
 
     def move_release(self, release: Release, state: str, *, url: str | None = None, model: str | None = None,
-                     pid: int | None = None, reason: str | None = None) -> None:  # fmt: skip
-        """Change a release's state; url, model and pid are those of the engine that answers for it from now on."""
+                     pid: int | None = None, request_fields: Mapping[str, Any] | None = None,
+                     reason: str | None = None) -> None:  # fmt: skip
+        """Change a release's state; url, model, pid and request_fields are those of the engine that answers for it from
+        now on.
+        """
         with self._db.begin() as connection:
             self._db.move(connection, schema.releases, _key(release), records.RELEASE_MOVES, state,
-                       {"url": url, "model": model, "pid": pid})  # fmt: skip
+                       {"url": url, "model": model, "pid": pid, "request_fields": request_fields})  # fmt: skip
             self._db.event(connection, f"release.{state}", service=release.service,
                         data={"release": release.number, "reason": reason, "pid": pid})  # fmt: skip
 
@@ -314,7 +317,7 @@ class Store:
             warm = (table.c.service == service) & (table.c.state == "warm")
             found = [n for n in connection.execute(select(table.c.number).where(warm)).scalars() if n not in spared]
             for number in found:
-                values = {"state": "stopped", "url": None, "model": None, "pid": None}
+                values = {"state": "stopped", "url": None, "model": None, "pid": None, "request_fields": None}
                 connection.execute(update(table).where(warm & (table.c.number == number)).values(**values))
                 data = {"release": number, "reason": reason, "pid": None}
                 self._db.event(connection, "release.stopped", service=service, data=data)
@@ -322,7 +325,7 @@ class Store:
 
     def routes(self) -> dict[str, Any]:
         """What the gateway needs to route: services with their current release, releases with their engines."""
-        fields = ("service", "number", "url", "model", "state")
+        fields = ("service", "number", "url", "model", "request_fields", "state")
         return {
             "services": {service.name: {"current": service.current} for service in self.services()},
             "releases": [{name: getattr(release, name) for name in fields} for release in self.releases()],

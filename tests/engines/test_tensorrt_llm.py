@@ -5,6 +5,7 @@ Nothing here ran TensorRT-LLM itself, which needs an NVIDIA GPU. ModelOpt is the
 
 import json
 import os
+import re
 import struct
 import threading
 import time
@@ -397,16 +398,20 @@ def test_a_request_in_flight_is_answered_before_the_engine_ends(model, tmp_path,
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
-def test_a_benchmark_sends_nothing_that_it_refuses(model, tmp_path, on_path, endpoint):
+def test_a_benchmark_sends_nothing_that_it_refuses_and_measures_the_adapter(model, tmp_path, on_path, endpoint):
+    adapter = write_adapter(tmp_path / "adapter", "self_attn.q_proj")
+    out = exported(Source(merged=model, base=model, adapter=adapter), LORA, tmp_path / "lora")
     with (
-        serving(model, tmp_path / "run") as served,
-        targets.server("trt", served.url, model=served.model, endpoint=endpoint) as ready,
+        serving(out, tmp_path / "run") as served,
+        targets.server("trt", served.url, model=served.model, endpoint=endpoint, request_fields=served.fields) as ready,
     ):
         found = ready.server
         assert (found.engine, found.engine_version, found.tokenize) == ("tensorrt_llm", fake_trtllm.VERSION, None)
-        sampling = bodies.Sampling(endpoint, found.model, 16, 0.0, found.accepts_ignore_eos)
-        talk = Talk((Turn(0, output_tokens=12),), lambda: CHAT)
+        sampling = bodies.Sampling(endpoint, found.model, 16, 0.0, found.accepts_ignore_eos, found.request_fields)
+        talk = Talk((Turn(0, output_tokens=40),), lambda: CHAT)
         (request,) = bodies.Requests([talk], None, None, sampling)
         stream = client.get_or_post(f"{served.url}{probe.PATHS[endpoint]}", json.loads(request.body))
-        assert '"completion_tokens": 12' in stream
-        assert stream.endswith("data: [DONE]\n\n")
+        assert '"completion_tokens": 40' in stream
+        assert found.says_done == stream.endswith("data: [DONE]\n\n")
+        said = "".join(re.findall(r'"(?:content|text)": "([^"]*)"', stream))
+        assert said.startswith(fake_trtllm.ADAPTED)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.bench import targets
 from orchestrator.engines import _adapter_base, client, running, transformers
 from orchestrator.engines.base import LORA, Adapter, Launch, Source, Tools
 from orchestrator.engines.client import Sampling
@@ -175,4 +176,7 @@ def test_the_real_server_serves_an_adapter_and_says_what_it_is_pinned_to(source,
         body = client.request("another", CHAT, Sampling(max_tokens=1), fields=transformers.REQUEST_FIELDS)
         with pytest.raises(client.StatusError, match=re.escape("requested 'another'")):
             client.get_or_post(f"{served.url}/chat/completions", body)
+        with targets.server("hf", served.url, model=served.model, request_fields=served.fields) as ready:
+            assert not ready.server.says_done
+            assert not ready.server.accepts_ignore_eos
         assert served.process.stop() == 143, "SIGTERM ended it, not the SIGKILL after the grace period"

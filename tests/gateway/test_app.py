@@ -23,7 +23,7 @@ class TableInMemory:
     """A route source without a store."""
 
     def __init__(self, **engines):
-        self.urls, self.current, self.writes = engines, None, 1
+        self.urls, self.current, self.writes, self.request_fields = engines, None, 1, None
 
     def switch(self, number):
         self.current, self.writes = number, self.writes + 1
@@ -33,6 +33,7 @@ class TableInMemory:
             {"service": "legal", "number": int(name[1:]), "url": url, "model": "legal", "state": "warm"}
             for name, url in self.urls.items()
         ]
+        releases = [{**release, "request_fields": self.request_fields} for release in releases]
         return {"services": {"legal": {"current": self.current}}, "releases": releases}
 
     def watch(self):
@@ -91,6 +92,18 @@ def with_engines(test):
 
     run.__name__ = test.__name__
     return run
+
+
+@with_engines
+async def test_what_chooses_the_release_in_its_engine_is_said_whatever_the_client_says(client, source, one, two):
+    before = (await routes(client))["version"]
+    source.request_fields = {"lora_request": {"lora_int_id": 7}}
+    source.switch(1)
+    await shown_in_routes(client, lambda found: found["version"] > before)
+    async with chat(client, lora_request={"lora_int_id": 1}, temperature=0) as response:
+        await response.read()
+    asked = {"model": "legal", "messages": [], "stream": True, "lora_request": {"lora_int_id": 7}, "temperature": 0}
+    assert one.bodies == [asked]
 
 
 @with_engines

@@ -154,6 +154,16 @@ def test_each_failure_has_its_own_name(kind: str, sent: bytes):
         assert bad.detail in ("busy", "slow")
 
 
+def test_a_server_that_never_says_done_is_complete_without_it_and_no_less_is_asked_of_it():
+    answers = {1: CUT + END, 2: CUT + FINISH + END}
+
+    def handler(sock: socket.socket, number: int) -> None:
+        sock.sendall(answers.get(number, CUT + FINISH + USAGE + END))
+
+    with raw_server(handler) as url:
+        assert _failures(_measured(url, says_done=False)) == {None: 1, "cut_short": 1, "no_usage": 1}
+
+
 def test_a_reset_inside_an_answer_is_a_broken_connection():
     def handler(sock: socket.socket, number: int) -> bool:
         sock.sendall(CUT)

@@ -45,6 +45,23 @@ def test_tensorrt_llm_has_no_tokenizer_to_ask():
     assert "/tokenize" not in [path for path, _ in api.asked]
 
 
+def test_a_server_whose_streams_just_end_is_known():
+    ends = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 9}}\n\n'
+    with serving(FakeApi()) as whole, serving(FakeApi(stream=lambda tokens: ends)) as api:
+        assert probe(whole.url).says_done
+        assert not probe(api.url).says_done
+
+
+def test_what_each_request_must_say_is_said_from_the_first_on():
+    with serving(FakeApi()) as api:
+        server = probe(api.url, request_fields={"lora_request": {"lora_int_id": 7}})
+        assert server.prompt_tokens is not None
+        server.prompt_tokens("chat", "one")
+    asked = [body for path, body in api.asked if path.endswith("/chat/completions")]
+    assert [body["lora_request"] for body in asked] == [{"lora_int_id": 7}] * 2
+    assert server.request_fields == {"lora_request": {"lora_int_id": 7}}
+
+
 def test_an_unknown_server_is_measured_all_the_same():
     with serving(FakeApi(engine=None, tokenizes=False, models=[{"id": "m"}])) as api:
         server = probe(api.url)

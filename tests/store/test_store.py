@@ -76,6 +76,17 @@ def test_two_processes_write_at_once_and_nothing_is_lost(store: Store, tmp_path:
     assert len(store.events()) == 100
 
 
+def test_what_requests_to_an_engine_must_say_goes_with_the_engine(store: Store) -> None:
+    release = store.get_or_create_release("svc", "aa", "r1", {})
+    store.move_release(release, "starting")
+    said = {"lora_request": {"lora_name": "svc@1"}}
+    store.move_release(release, "warm", url="http://127.0.0.1:1/v1", request_fields=said)
+    assert store.release("svc", 1).request_fields == said
+    assert store.routes()["releases"][0]["request_fields"] == said
+    store.move_release(store.release("svc", 1), "stopped")
+    assert store.release("svc", 1).request_fields is None
+
+
 def test_a_switch_that_somebody_else_made_obsolete_changes_nothing(store: Store) -> None:
     release = store.get_or_create_release("svc", "aa", "r1", {})
     with pytest.raises(NotAllowedError, match="no engine answers"):

@@ -3,7 +3,8 @@
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.loadgen.probe import Endpoint
 from orchestrator.loadgen.requests import Request, answer_mark
@@ -21,6 +22,8 @@ class Sampling:
     temperature: float
     ignore_eos: bool
     """The server accepts `ignore_eos`, which makes an answer exactly as long as wanted."""
+    request_fields: Mapping[str, Any] = field(default_factory=dict)
+    """What each request must say besides, such as the adapter that answers."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Requests:
         }
         if turn.output_tokens is not None and self.sampling.ignore_eos:
             body["ignore_eos"] = True
-        return compact(body)
+        return compact(body | dict(self.sampling.request_fields))
 
 
 def conversation(talk: Talk, position: int) -> Messages:

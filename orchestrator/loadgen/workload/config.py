@@ -88,7 +88,8 @@ def build(
         prefix = int(workload.shared_prefix.tokens) if workload.shared_prefix else 0
         talks = [fitted(talk, prefix_tokens=prefix, longest=site.longest) for talk in talks]
     models = mixed(workload.models, len(talks), site.rng("models")) if workload.models else None
-    sampling = Sampling(site.endpoint, server.model, max_tokens, temperature, server.accepts_ignore_eos)
+    accepts, besides = server.accepts_ignore_eos, server.request_fields
+    sampling = Sampling(site.endpoint, server.model, max_tokens, temperature, accepts, besides)
     requests = Requests(talks, starts, models, sampling)
     facts = facts_of(site, source, requests) | {"turns_cut": turns - len(requests)}
     return Prepared(requests, facts, site.endpoint)
