@@ -1,6 +1,7 @@
 """How long a decision takes with 10,000 queued runs and 10,000 GPUs; see `measure`."""
 
 import math
+import os
 import resource
 import time
 from dataclasses import replace
@@ -56,9 +57,9 @@ class Busy:
 
     def step(self) -> tuple[float, int]:
         """(wall seconds of one decision, its starts); carried out at once, with victims gone at once."""
-        begun = time.perf_counter()
+        begun, worked = time.perf_counter(), time.process_time()
         plan = decide(State(self.now, self.nodes, self.queued, self.running, self.quotas))
-        seconds = time.perf_counter() - begun
+        seconds, self.cpu = time.perf_counter() - begun, time.process_time() - worked
         stopped = [self.entry(preemption.run) for preemption in plan.preemptions]
         runs = {run.id: run for run in self.queued} if plan.starts else {}
         placed = [(runs[start.run], start.placements) for start in plan.starts]
@@ -94,18 +95,19 @@ class Busy:
         self.queued = self.queued.changed(put=[self.run()])
 
 
-def measure(queued: int = 10_000, gpus: int = 10_000, decisions: int = 1000, checkpointable: bool = True) -> dict:
+def measure(queued: int = 10_000, gpus: int = 10_000, decisions: int = 500, checkpointable: bool = True) -> dict:
     """Milliseconds of a decision when the cluster is full, one event before each; and of those that filled it."""
     busy = Busy(queued, gpus, 0, checkpointable)
     filling = []
     while not filling or filling[-1][1] >= 64:
         filling.append(busy.step())
         busy.queued = busy.queued.changed(put=[busy.run() for _ in range(queued - len(busy.queued))])
-    steady, updates = [], []
+    steady, updates, work = [], [], []
     for _ in range(decisions):
         busy.event()
         steady.append(busy.step())
         updates.append(busy.update)
+        work.append(1000 * busy.cpu)
     ms = np.array([seconds * 1000 for seconds, _ in steady])
     return {
         "queued": len(busy.queued),
@@ -117,6 +119,9 @@ def measure(queued: int = 10_000, gpus: int = 10_000, decisions: int = 1000, che
         "p50_ms": float(np.percentile(ms, 50)),
         "p99_ms": float(np.percentile(ms, 99)),
         "max_ms": float(ms.max()),
+        "cpu_mean_ms": float(np.mean(work)),
+        "cpu_p99_ms": float(np.percentile(work, 99)),
+        "load_average": os.getloadavg()[0],
         "update_mean_ms": float(np.mean(updates)) * 1000,
         "fill_64_starts_p99_ms": float(np.percentile([seconds * 1000 for seconds, _ in filling], 99)),
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

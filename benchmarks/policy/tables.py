@@ -50,7 +50,19 @@ def packing(rows: list[dict[str, Any]]) -> str:
 
 def scale(rows: list[dict[str, Any]]) -> str:
     """Milliseconds of a decision."""
-    keys = ("queued", "gpus", "running", "preemption", "mean_ms", "p50_ms", "p99_ms", "max_ms", "memory_mb")
+    keys = (
+        "queued",
+        "gpus",
+        "running",
+        "preemption",
+        "mean_ms",
+        "p50_ms",
+        "p99_ms",
+        "max_ms",
+        "cpu_mean_ms",
+        "cpu_p99_ms",
+        "load_average",
+    )
     return _table(list(keys), [[_number(row[key]) for key in keys] for row in rows])
 
 

@@ -127,6 +127,7 @@ class EngineSample(Model):
     generated_tokens_total: float | None = None
     cached_tokens_total: float | None = None
     preemptions_total: float | None = None
+    steps_total: float | None = None
 
 
 class Summary(Model):

@@ -49,17 +49,20 @@ def _accelerators(words: Sequence[str]) -> "list[Gpu | None]":
 
 def _show(rows: "Sequence[Row]") -> None:
     from rich.markup import escape
+    from rich.padding import Padding
     from rich.table import Table
 
     from orchestrator.cli.show import console
     from orchestrator.serving import support_matrix
 
     out = console()
-    table = Table("engine", "format", *rows[0].cells, box=None, padding=(0, 2, 0, 0))
+    table = Table("format", *rows[0].cells, box=None, padding=(0, 1, 0, 0))
     before = None
     for row in support_matrix.grouped(rows):
+        if row.engine != before:
+            table.add_row(f"[bold]{row.engine}[/]")
         ways = [f"[{_STYLES[cell.way]}]{cell.way}[/]" for cell in row.cells.values()]
-        table.add_row(f"[bold]{row.engine}[/]" if row.engine != before else "", " ".join(row.quantizations), *ways)
+        table.add_row(Padding(" ".join(row.quantizations), (0, 0, 0, 2)), *ways)
         before = row.engine
     out.print(table)
     out.print(f"[dim]{_LEGEND}[/]")

@@ -50,7 +50,9 @@ def forecast(out: Console, plan: Plan) -> None:
     if found.targets:
         _section(out, "Targets", Group(*_targets(found.targets, written)))
     if found.layouts:
-        _section(out, f"Layouts, by {found.prefer}", _layouts(found.layouts, written))
+        left_out = {target.name for target in plan.targets if target.left_out}
+        layouts = [layout for layout in found.layouts if layout.purpose not in left_out]
+        _section(out, f"Layouts, by {found.prefer}", _layouts(layouts, written))
     if found.license:
         _section(out, "Licence", _license(found.license))
     if found.budget:

@@ -79,6 +79,9 @@ def started(found: Plan, run: str) -> None:
     again = [stage.name for stage in found.stages if stage.reused_from]
     reuses = f"; reuses {', '.join(again)}" if again else ""
     console().print(f"[bold]{run}[/]: {len(found.stages) - len(again)} of {len(found.stages)} stages to run{reuses}")
+    for target in found.targets:
+        if target.left_out:
+            console().print(f"  not runnable here, left out: {target.name}: {escape(target.refused or '')}")
 
 
 def reused(found: Plan, store: Store) -> None:

@@ -143,8 +143,8 @@ def _obstacles(
     missing = [] if available else [_missing(recipe, cluster)]
     shown = available or (choices if refused else [])
     why = list(dict.fromkeys(reason for slot in shown for reason in reasons[slot.name]))
-    misfits = _listed([reason.text for reason in why if not reason.remedy])
-    unserved = _listed([reason.text for reason in why if reason.remedy])
+    misfits = _listed([reason.text for reason in why if reason.target is None])
+    unserved = _listed([reason.text for reason in why if reason.target])
     return [*missing, *([unserved] if unserved else []), *([f"it does not fit: {misfits}"] if misfits else [])]
 
 
@@ -163,10 +163,10 @@ def _missing(recipe: Recipe, cluster: Cluster) -> str:
 def _advice(
     choices: Sequence[Slot], reasons: dict[str, list[Reason]], found: Sequence[Layout], refused: bool
 ) -> str | None:
-    remedies = [next((layout.remedy for layout in found if layout.remedy), None)]
-    remedies += next(
-        filter(None, ([reason.remedy for reason in reasons[slot.name] if reason.remedy] for slot in choices)), []
-    )
+    unserved = next(filter(None, ([reason for reason in reasons[slot.name] if reason.target] for slot in choices)), [])
+    named = {reason.target for reason in unserved}
+    fitting = next((layout.remedy for layout in found if layout.remedy and layout.purpose not in named), None)
+    remedies = [fitting, *(reason.remedy for reason in unserved)]
     remedy = "; ".join(text for text in remedies if text)
     if refused:
         return remedy or "a smaller model, a narrower quantization, or `resources.accelerators: any` to see what fits"

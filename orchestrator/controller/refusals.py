@@ -1,5 +1,6 @@
 """Why an accelerator will not do: an engine does not serve a target there, or what is to run there does not fit."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ class Reason(NamedTuple):
     """Why a slot will not do."""
 
     text: str
+    target: str | None = None
+    """The one that is not served there; None: something does not fit."""
     remedy: str | None = None
-    """What to change about a target that is not served there; None: the slot's memory or number is the trouble."""
+    """What to change about it."""
 
 
 def reasons(slot: Slot, found: Sequence[Layout], exports: Sequence[Target], images: Mapping[str, str]) -> list[Reason]:
@@ -39,10 +42,11 @@ def unserved(export: Target, gpu: Gpu | None, images: Mapping[str, str]) -> str 
 
 
 def instead(export: Target, gpu: Gpu | None) -> str:
-    """What to change about a target that is not served there."""
+    """What to change about a target that is not served there; another format helps where this one is the trouble."""
     module = plugins.load(engines, export.engine)
     served = [name for name in module.QUANTIZATIONS if module.supports(name, gpu).ok]
-    other = f"quantization {' or '.join(served[:4])}" if served else "another engine"
+    format_is_wrong = served and not module.supports(export.quantization, gpu).ok
+    other = f"quantization {' or '.join(served[:4])}" if format_is_wrong else "another engine"
     return f"{other} for {export.name}, or `required: false` to go on without it"
 
 
@@ -60,19 +64,21 @@ def misfit(purpose: str, slot: Slot, found: Sequence[Layout]) -> str | None:
 
 
 def _no_environment(module: Any, gpu: Gpu | None, images: Mapping[str, str]) -> str | None:
-    """Why what the engine needs cannot be had for that kind of accelerator."""
+    """Why what the engine needs cannot be had for that kind of accelerator: not installed, not found on PATH."""
     needed, kind = next(iter(module.ENVIRONMENTS), None), kind_of(gpu.kind if gpu else None)
-    if needed is None or kind in needed.kinds or kind in needed.images or needed.name in images:
+    if needed is None or kind in needed.kinds or needed.name in images or shutil.which(needed.program or ""):
         return None
-    return str(needed.refusals.get(kind, f"{needed.name} {needed.version} cannot be had for {kind}"))
+    why, image = needed.refusals.get(kind, f"{needed} cannot be installed for {kind}"), needed.images.get(kind)
+    named = f"{needed.name}: {image.format(version=needed.version)}" if image else ""
+    return f"{why}; name its image in the cluster file, `images: {{{named}}}`" if image else str(why)
 
 
 def _unserved(export: Target, slot: Slot, images: Mapping[str, str]) -> Reason | None:
     where = f"{export.name} cannot be served on {slot.name}"
     if slot.gpu and (why := unserved(export, slot.gpu, images)):
-        return Reason(f"{where}: {why}", instead(export, slot.gpu))
+        return Reason(f"{where}: {why}", export.name, instead(export, slot.gpu))
     if why := crowded(export, slot):
-        return Reason(f"{where}: {why}", "as many accelerators as the engine_args ask for, or fewer there")
+        return Reason(f"{where}: {why}", export.name, "as many accelerators as the engine_args ask for, or fewer there")
     return None
 
 

@@ -166,7 +166,8 @@ def _short(recipe: Recipe, target: Target, serving: Serving, facts: ModelFacts, 
     known = rows.longest if isinstance(rows, Rows) and rows.longest else None
     trained = min(filter(None, (known, train.sequence_len)), default=None) if train else None
     if holds and trained and holds < trained:
-        yield f"{target.name} gives one request {holds} tokens, and training rows have up to {trained}"
+        have = "have" if known else "may have"
+        yield f"{target.name} gives one request {holds} tokens, and training rows {have} up to {trained}"
 
 
 def _adapter_on_another_base(recipe: Recipe) -> Iterator[str]:

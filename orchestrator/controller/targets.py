@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator import engines, plugins
 from orchestrator.clusters.cluster import Cluster
@@ -31,9 +31,14 @@ def planned(
     slot, given = known.placement.basis, asked.engine_args(known.recipe)
     digest = next((stage.digest[:16] for stage in stages if stage.name == "export"), "DIGEST")
     folder = home / "stages" / f"export-{digest}"
+    used = {name: _environment(name, site) for name in {export.engine for export in known.targets}}
     return [
         _planned(
-            export, known, site, folder, asked.on(export.engine, given.get(export.name, {}), slot.count if slot else 0)
+            export,
+            known,
+            folder / export.name,
+            asked.on(export.engine, given.get(export.name, {}), slot.count if slot else 0),
+            used[export.engine],
         )
         for export in known.targets
     ]
@@ -50,19 +55,27 @@ def obstacles(known: Known) -> list[tuple[str, str]]:
     ]
 
 
-def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapping[str, Any]) -> PlannedTarget:
+class Used(NamedTuple):
+    """The environment that an engine serves from."""
+
+    installed: Installed
+    """As it is, or where it would be."""
+    name: str | None
+    """With its version; None: the interpreter that runs orch."""
+    here: bool
+    """Whether it is on this machine."""
+
+
+def _planned(export: Target, known: Known, model: Path, given: Mapping[str, Any], used: Used) -> PlannedTarget:
     module = plugins.load(engines, export.engine)
-    options, declared = module.Options(**given), next(iter(module.ENVIRONMENTS), None)
-    needed = site.wanted(declared) if declared else None
-    installed = _found(needed, site)
-    used = installed or (_to_be(needed, site) if needed else OWN)
+    options = module.Options(**given)
     launch = Launch(
-        model=folder / export.name,
+        model=model,
         alias=_alias(export, known),
         host=HOST,
         port=PORT,
-        directory=site.home / "logs",
-        installed=used,
+        directory=known.store.home / "logs",
+        installed=used.installed,
         options=options,
         **(_on_its_base(known) if export.quantization == LORA else {}),
     )
@@ -72,8 +85,8 @@ def _planned(export: Target, known: Known, site: Site, folder: Path, given: Mapp
         quantization=export.quantization,
         required=export.required,
         refused=known.refused.get(export.name),
-        environment=str(used) if needed else None,
-        installed=installed is not None,
+        environment=used.name,
+        installed=used.here,
         command=module.command(launch, options),
         variables=module.environment(launch, options),
         files={str(launch.directory / name): text for name, text in module.files(launch, options).items()},
@@ -93,7 +106,18 @@ def _alias(export: Target, known: Known) -> str:
     return f"{serve.service}@N" if serve and serve.target == export.name else export.name
 
 
-def _found(needed: Environment | None, site: Site) -> Installed | None:
+def _environment(engine: str, site: Site) -> Used:
+    """Looked for once: a program on PATH is started to tell its version."""
+    declared = next(iter(plugins.load(engines, engine).ENVIRONMENTS), None)
+    if declared is None:
+        return Used(OWN, None, here=True)
+    needed = site.wanted(declared)
+    found = _found(needed, site)
+    used = found or _to_be(needed, site)
+    return Used(used, str(used), here=found is not None)
+
+
+def _found(needed: Environment, site: Site) -> Installed | None:
     """On this machine; None: missing, or an image where nothing runs containers."""
     try:
         return site.find(needed)

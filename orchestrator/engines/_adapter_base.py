@@ -7,12 +7,13 @@ answers, and wrongly.
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Model
-from orchestrator.engines import _adapter
+from orchestrator.engines import _adapter, _checkpoint
+from orchestrator.engines.base import LORA, Adapter, Source, Tools
 from orchestrator.errors import InputError
 
 FILE = "base.json"
@@ -20,6 +21,8 @@ _SAMPLE = 2**20
 _LAYER = re.compile(r"\blayers\.\d+\.")
 _PLAIN = ("F32", "F16", "BF16")
 """Number formats whose tensors have the shape of their matrix; quantized ones are packed."""
+MERGE = "export the merged model instead, such as quantization BF16"
+ON_16_BITS = "the adapter was trained on a 4-bit base and is served on the 16-bit one: parity shows by how much"
 _AGAIN = "put the base back that the adapter was trained on, or export the merged model"
 
 
@@ -30,6 +33,31 @@ class Base(Model):
     """Absolute, of the base's folder."""
     fingerprint: str
     """Of its weights."""
+
+
+def both(source: Source) -> tuple[Path, Path]:
+    """Folders of adapter and base. Raises InputError after full fine-tuning."""
+    if source.adapter is None:
+        raise InputError("there is no adapter to serve: the whole model was trained", next_step=MERGE)
+    return source.adapter, source.base or Path(_adapter.settings(source.adapter)["base_model_name_or_path"])
+
+
+def lay_out(
+    source: Source, out: Path, within: Path, refuses: Callable[[Adapter, str], list[str]], tools: Tools
+) -> None:
+    """The base's weights and settings in `out`, with the tokenizer and the end tokens that were trained; the adapter in
+    the folder `within`. Raises InputError for an adapter that the engine refuses, or of another base.
+    """
+    adapter, base = both(source)
+    reasons = refuses(_adapter.read(adapter), LORA) or misfits(adapter, base)
+    if reasons:
+        raise InputError("; ".join(reason.removesuffix(f"; {MERGE}") for reason in reasons), next_step=MERGE)
+    if _adapter.was_trained_quantized(adapter):
+        tools.say(ON_16_BITS)
+    _checkpoint.copy(source.merged, out, lambda file: not _checkpoint.is_weights(file))
+    _checkpoint.copy(base, out, lambda file: _checkpoint.is_weights(file) or file.name == "config.json")
+    within.mkdir(exist_ok=True)
+    _checkpoint.copy(adapter, within, lambda file: file.name in (_adapter.CONFIG, _adapter.WEIGHTS))
 
 
 def write(base: Path, export: Path) -> None:

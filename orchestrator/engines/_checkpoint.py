@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from orchestrator.engines.base import Tools
+
 _ADAPTER = "adapter_"
 
 
@@ -23,6 +25,16 @@ def copy(folder: Path, out: Path, wanted: Callable[[Path], bool] = lambda file: 
     for file in folder.iterdir():
         if file.is_file() and wanted(file):
             _link(file.resolve(), out / file.name) if is_weights(file) else shutil.copy(file, out / file.name)
+
+
+def plain(merged: Path, dtype: str, out: Path, tools: Tools) -> None:
+    """The merged model's own files where it has that type of numbers, else converted ones."""
+    if json.loads((merged / "config.json").read_text())["dtype"] == dtype:
+        copy(merged, out)
+    else:
+        copy(merged, out, lambda file: not is_weights(file))
+        tools.worker("cast", {"model": str(merged), "dtype": dtype, "out": str(out)})
+        change(out / "config.json", dtype=dtype)
 
 
 def change(path: Path, **values: Any) -> None:

@@ -58,6 +58,11 @@ SERVER = Environment(
             for kind, options in _ACCELERATORS.items()
         },
     },
+    images={
+        kind: f"ghcr.io/ggml-org/llama.cpp:{tag}"
+        for kind, tag in (("cpu", "server"), ("cuda", "server-cuda13"), ("rocm", "server-rocm"))
+    },
+    programs_in_image="/app",
 )
 CONVERTERS = Environment(
     name="llama_cpp_converters",

@@ -34,6 +34,7 @@ def refusals(adapter: Adapter) -> list[str]:
         "rsLoRA with ranks by module, and its adapters have one alpha for all": (
             adapter.use_rslora and adapter.rank_pattern
         ),
+        f"it is more than a product of two matrices: {', '.join(adapter.variants)}": bool(adapter.variants),
         f"{adapter.init_lora_weights} changed the base's weights": _adapter.changes_base(adapter),
     }
     return [f"llama.cpp cannot apply this adapter: {reason}; {_MERGE}" for reason, holds in reasons.items() if holds]

@@ -1,6 +1,5 @@
 """What vLLM is given: the merged model as it is, or quantized by llm-compressor; an adapter, and where its base is."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,19 +18,9 @@ def export(source: Source, quantization: str, out: Path, tools: Tools) -> None:
     if name == LORA:
         _vllm_lora.export(source, out, tools)
     elif name in _vllm_formats.PLAIN:
-        plain(source.merged, _vllm_formats.PLAIN[name], out, tools)
+        _checkpoint.plain(source.merged, _vllm_formats.PLAIN[name], out, tools)
     else:
         quantize(source, name, out, tools)
-
-
-def plain(merged: Path, dtype: str, out: Path, tools: Tools) -> None:
-    """The merged model's own files where it has that type of numbers, else converted ones."""
-    if json.loads((merged / "config.json").read_text())["dtype"] == dtype:
-        _checkpoint.copy(merged, out)
-    else:
-        _checkpoint.copy(merged, out, lambda file: not _checkpoint.is_weights(file))
-        tools.worker("cast", {"model": str(merged), "dtype": dtype, "out": str(out)})
-        _checkpoint.change(out / "config.json", dtype=dtype)
 
 
 def quantize(source: Source, name: str, out: Path, tools: Tools) -> None:

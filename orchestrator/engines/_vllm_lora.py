@@ -15,7 +15,7 @@ from orchestrator.errors import EngineError, InputError
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """That vLLM can be told to make room for; an adapter takes the room of the next one."""
 _CLASSIFIERS = {"classifier", "score"}
-_MERGE = "export the merged model instead, such as quantization BF16"
+_MERGE = _adapter_base.MERGE
 
 
 def refuses(adapter: Adapter, quantization: str) -> list[str]:
@@ -40,24 +40,17 @@ def export(source: Source, out: Path, tools: Tools) -> None:
 
     Raises InputError for an adapter that vLLM does not load, or of another base.
     """
-    adapter, found = _both(source)
+    adapter, found = _adapter_base.both(source)
     reasons = [reason.removesuffix(f"; {_MERGE}") for reason in refuses(_adapter.read(adapter), LORA)]
     if reasons := reasons or _adapter_base.misfits(adapter, found):
         raise InputError("; ".join(reasons), next_step=_MERGE)
     if _adapter.was_trained_quantized(adapter):
-        tools.say("the adapter was trained on a 4-bit base and is served on the 16-bit one: parity shows by how much")
+        tools.say(_adapter_base.ON_16_BITS)
     _checkpoint.copy(source.merged, out, lambda file: not _checkpoint.is_weights(file))
     _checkpoint.copy(adapter, out, lambda file: file.name in (_adapter.CONFIG, _adapter.WEIGHTS))
     _adapter_base.write(found, out)
     ends = json.loads((source.merged / "generation_config.json").read_text())["eos_token_id"]
     (out / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}, indent=2) + "\n")
-
-
-def _both(source: Source) -> tuple[Path, Path]:
-    """Adapter and base."""
-    if source.adapter is None:
-        raise InputError("there is no adapter to serve: the whole model was trained", next_step=_MERGE)
-    return source.adapter, source.base or Path(_adapter.settings(source.adapter)["base_model_name_or_path"])
 
 
 def is_adapter(launch: Launch) -> bool:

@@ -275,7 +275,8 @@ def next_token_logprobs(launch: Launch, tokens: Sequence[int], top: int) -> dict
 
 
 def _has_adapter(launch: Launch) -> bool:
-    return (launch.model / ADAPTER).exists()
+    """Of an export that is only planned, the launch says it."""
+    return launch.adapter is not None or (launch.model / ADAPTER).exists()
 
 
 def _get(launch: Launch, path: str) -> Any:

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.catalog.gpus import Gpu
-from orchestrator.engines import _adapter, _chat_tokens, client
-from orchestrator.engines._trtllm_export import ADAPTER, CALIBRATED, MODEL_OPT, export, lora_config, unknown_modules
+from orchestrator.engines import _chat_tokens, _trtllm_lora, client
+from orchestrator.engines._trtllm_export import CALIBRATED, MODEL_OPT, export
 from orchestrator.engines._trtllm_options import Options, as_yaml, file_name, planned
-from orchestrator.engines.base import LORA, Adapter, Launch, Message, Support
+from orchestrator.engines.base import LORA, Launch, Message, Support
 from orchestrator.environments.environment import Environment, Pip
 from orchestrator.errors import EngineError
 from orchestrator.loadgen import scrape
@@ -27,6 +27,7 @@ from orchestrator.plugins import nearest
 __all__ = ["Options", "export", "planned"]
 
 LIBRARIES: tuple[str, ...] = ()
+WORKERS = ("cast", "quantize_modelopt", "calibration")
 STOP_GRACE_S = 30.0
 """uvicorn waits for requests in flight without a limit of its own, then the executor's processes end."""
 REQUEST_FIELDS = frozenset(
@@ -56,6 +57,7 @@ TENSORRT_LLM = Environment(
     refusals={"cpu": _NO_GPU, "rocm": _NO_GPU},
 )
 ENVIRONMENTS = (TENSORRT_LLM, MODEL_OPT)
+refuses = _trtllm_lora.refuses
 _MOST_LOGPROBS = 5
 """That OpenAI's own API allows; newer versions bound theirs."""
 _CAUSES = (
@@ -90,23 +92,6 @@ def supports(quantization: str, gpu: Gpu | None) -> Support:
     return Support(ok=reason is None, reason=reason or "")
 
 
-def refuses(adapter: Adapter, quantization: str) -> list[str]:
-    """Its loader of adapters (lora_manager.py) reads A and B of each layer and scales them by one alpha; what it passes
-    over without a word is refused here.
-    """
-    if quantization != LORA:
-        return []
-    problems = {
-        "it passes over modules that were trained as a whole": adapter.modules_to_save or adapter.resized_vocabulary,
-        "DoRA is not proven on its PyTorch backend": adapter.use_dora,
-        "it passes over trained biases": adapter.bias != "none",
-        "it reads one alpha for all modules": adapter.alpha_pattern,
-        f"{adapter.init_lora_weights} has changed the base": _adapter.changes_base(adapter),
-        f"it has no name for modules {', '.join(unknown_modules(adapter))}": unknown_modules(adapter),
-    }
-    return [f"tensorrt_llm: {reason}; serve the merged model" for reason, true in problems.items() if true]
-
-
 def command(launch: Launch, options: Options) -> list[str]:
     """The command line: what may not stand in the YAML file, and its path under the name that 1.2.1 knows."""
     given = {
@@ -121,9 +106,8 @@ def command(launch: Launch, options: Options) -> list[str]:
 
 def files(launch: Launch, options: Options) -> dict[str, str]:
     """The YAML file; with `lora_config` where there is, or will be, an adapter in the model's folder."""
-    made = launch.model / ADAPTER
-    adapter = launch.adapter or (_adapter.read(made) if made.is_dir() else None)
-    more = {"lora_config": lora_config(adapter)} if adapter else {}
+    adapter = _trtllm_lora.of(launch)
+    more = {"lora_config": _trtllm_lora.config(adapter)} if adapter else {}
     return {file_name(launch.alias): as_yaml(options, **more)}
 
 
@@ -162,7 +146,7 @@ def attach(launch: Launch) -> None:
 
 def request_fields(launch: Launch) -> dict[str, Any]:
     """The adapter, where the export has one; its number must be the same in every request, and no other's."""
-    adapter = launch.model / ADAPTER
+    adapter = launch.model / _trtllm_lora.FOLDER
     if not adapter.is_dir():
         return {}
     number = zlib.crc32(launch.alias.encode())

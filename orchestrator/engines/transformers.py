@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.config import Model
-from orchestrator.engines import _chat_tokens, _checkpoint, client
+from orchestrator.engines import _adapter, _adapter_base, _chat_tokens, _checkpoint, client
 from orchestrator.engines.base import LORA, Adapter, Launch, Message, Source, Support, Tools
 from orchestrator.environments.environment import Environment
 from orchestrator.errors import InputError
@@ -70,12 +70,12 @@ def refuses(adapter: Adapter, quantization: str) -> list[str]:
     """
     if quantization != LORA:
         return []
-    found = ["transformers loads a DoRA adapter wrongly: serve the merged model"] if adapter.use_dora else []
-    if str(adapter.init_lora_weights).startswith(("pissa", "olora", "corda", "loftq")):
-        found.append(f"{adapter.init_lora_weights} has changed the base that it was trained on: serve the merged model")
-    if adapter.resized_vocabulary:
-        found.append("the adapter has more tokens than its base: serve the merged model")
-    return found
+    reasons = {
+        "transformers loads a DoRA adapter wrongly": adapter.use_dora,
+        f"init_lora_weights {adapter.init_lora_weights!r} has changed the base": _adapter.changes_base(adapter),
+        "the adapter has more tokens than its base": adapter.resized_vocabulary,
+    }
+    return [f"{reason}; {_adapter_base.MERGE}" for reason, holds in reasons.items() if holds]
 
 
 def command(launch: Launch, options: Options) -> list[str]:
@@ -121,9 +121,11 @@ def parse_metrics(text: str) -> EngineMetrics:
 
 
 def export(source: Source, quantization: str, out: Path, tools: Tools) -> None:
-    """The merged model with the number format that it is loaded in, or base and adapter in one folder."""
+    """The merged model with the number format that it is loaded in, or base and adapter in one folder: an adapter that
+    lies in a model's folder is loaded on top of it.
+    """
     if quantization == LORA:
-        _export_adapter(source, out)
+        _adapter_base.lay_out(source, out, out, refuses, tools)
     else:
         _checkpoint.copy(source.merged, out)
         _checkpoint.change(out / "config.json", dtype=_DTYPES[quantization])
@@ -167,17 +169,3 @@ def prompt_tokens(launch: Launch, messages: Sequence[Message]) -> list[int] | No
 def next_token_logprobs(launch: Launch, tokens: Sequence[int], top: int) -> dict[int, float]:
     """None: the server tells no probabilities, and takes no token ids."""
     return {}
-
-
-def _export_adapter(source: Source, out: Path) -> None:
-    """Weights and settings of the base, the adapter, and the tokenizer and end tokens that were trained.
-
-    transformers loads an adapter that lies in a model's folder on top of it.
-    """
-    if source.adapter is None or source.base is None:
-        raise InputError(
-            "there is no adapter to serve: the model was trained as a whole", next_step="use quantization BF16"
-        )
-    _checkpoint.copy(source.merged, out, lambda file: not _checkpoint.is_weights(file))
-    _checkpoint.copy(source.base, out, lambda file: _checkpoint.is_weights(file) or file.name == "config.json")
-    _checkpoint.copy(source.adapter, out, lambda file: file.name.startswith("adapter_"))

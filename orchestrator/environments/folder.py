@@ -90,9 +90,13 @@ class Folder:
     def state(self, environment: Environment, kind: Kind) -> State:
         """What can be said without running anything in it."""
         mark = self.mark()
-        if mark is None:
+        if mark is None or self._lost_python():
             return "incomplete" if self.path.exists() else "missing"
         return "complete" if mark.recipe == recipe_digest(environment, kind) else "outdated"
+
+    def _lost_python(self) -> bool:
+        """Whether the interpreter that it was made with has been removed since."""
+        return self.python.is_symlink() and not self.python.exists()
 
     @property
     def _mark(self) -> Path:

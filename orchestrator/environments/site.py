@@ -15,11 +15,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 import orchestrator
-from orchestrator.environments import build, on_path, virtualenv
+from orchestrator.environments import build, on_path, steps, virtualenv
 from orchestrator.environments.container import Container, runtime
 from orchestrator.environments.environment import OWN, Build, Environment, Installed, Kind, Pip
 from orchestrator.environments.folder import Folder, Mark, recipe_digest, size
-from orchestrator.errors import InputError, NotAllowedError
+from orchestrator.errors import InputError, NotAllowedError, is_disk_full
 
 PACKAGE = Path(orchestrator.__file__).parent
 """Workers in a container import it."""
@@ -136,10 +136,15 @@ class Site:
         self.say(f"installing {environment} ({self.kind}, about {gigabytes:.1f} GB) into {folder.path}")
         folder.spoil()
         folder.log.unlink(missing_ok=True)
-        if isinstance(recipe, Pip):
-            virtualenv.make(environment, recipe, folder)
-        else:
-            build.make(environment, recipe, folder)
+        try:
+            if isinstance(recipe, Pip):
+                virtualenv.make(environment, recipe, folder)
+            else:
+                build.make(environment, recipe, folder)
+        except OSError as error:
+            if is_disk_full(error):
+                raise steps.disk_full(f"installing {environment}") from error
+            raise
         seconds = time.monotonic() - started
         mark = Mark(
             name=environment.name,

@@ -36,8 +36,7 @@ def run(command: Sequence[object], *, what: str, log: Path, directory: Path | No
 def failure(what: str, said: str, code: int, log: Path) -> OrchError:
     """The error for a step that ended with this output (pure)."""
     if any(words in said for words in _FULL):
-        next_step = "free some space, or set ORCH_HOME to a larger disk, then run the same command again"
-        return InputError(f"no space left on the device while {what}", next_step=next_step)
+        return disk_full(what)
     next_step = f"read {log}"
     reason = f"{processes.died_of(code)}:\n{_cause(said)}"
     if any(words in said for words in _UNREACHABLE):
@@ -47,6 +46,14 @@ def failure(what: str, said: str, code: int, log: Path) -> OrchError:
         reason = f"the package index does not have it:\n{_cause(said)}"
         next_step = "check `pip config list` (index, constraints) and this Python's version; the whole log: " + str(log)
     return InfrastructureError(f"{what} failed: {reason}", next_step=next_step)
+
+
+def disk_full(what: str) -> InputError:
+    """The error for an installation that found no space."""
+    return InputError(
+        f"no space left on the device while {what}",
+        next_step="free some space, or set ORCH_HOME to a larger disk, then run the same command again",
+    )
 
 
 def _cause(said: str) -> str:

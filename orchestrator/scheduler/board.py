@@ -32,6 +32,7 @@ class Board:
         self.reservations: dict[int, Reserve] = {}
         self.given_up: dict[int, GiveUp] = {}
         self._ever: dict[int, bool] = {}
+        self._never: set[int] = set()
         shapes = np.concatenate([self.queue["shape"], self.running["shape"]])
         _, first, inverse, self.counts = np.unique(shapes, return_index=True, return_inverse=True, return_counts=True)
         count = len(state.queued)
@@ -107,12 +108,13 @@ class Board:
     def reserve(self, row: int) -> bool:
         """Keep places for a queued run from the earliest time on at which it fits; False when it never will."""
         run = self.state.queued[row]
-        if not self.usage.may(run) or not self.ever(row):
+        if not self.usage.may(run) or int(self.shape[row]) in self._never:
             return False
         options = next(preferred(run, self.now, self.rules))
         allowed = self.whole.accepts([option.kind for option in options], run.spot)
         time = self.releases.earliest(run.demand, allowed)
         if np.isinf(time):
+            self._never.add(int(self.shape[row]))
             return False
         then = self.releases.by(time)
         places = self.pack(then, run, options)

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 
 from orchestrator.scheduler.series import parts_of
-from orchestrator.scheduler.tables import PART, Bools, Cluster, Floats, Ints
-from orchestrator.scheduler.values import Demand, Running
+from orchestrator.scheduler.tables import EPSILON, PART, Bools, Cluster, Floats, Ints
+from orchestrator.scheduler.values import WHOLE, Demand, Running
 
 
 class Releases:
@@ -61,20 +61,79 @@ class Releases:
 
     def earliest(self, demand: Demand, allowed: Bools) -> float:
         """The first end of a run at which the gang fits; infinite when it would not fit even alone."""
+        if not demand.gpus or demand.milli < WHOLE:
+            return self._searched(demand, allowed)
+        slots = self.cluster.slots(demand, allowed)
+        total = slots.sum() + np.cumsum(self._gained(demand, allowed, slots))
+        first = int(np.searchsorted(total, demand.bundles))
+        return float(self.ends[first]) if first < len(total) else math.inf
+
+    def _gained(self, demand: Demand, allowed: Bools, slots: Ints) -> Ints:
+        """[bundles] how many more fit when this one has gone, where whole GPUs are needed; `slots` fit now."""
+        cluster, order, begins = self.cluster, self._by_node, self._begins
+        nodes = self.nodes[order]
+        found = (cluster.level(WHOLE)[nodes] + _running_sum(self._idle()[order], begins)) // demand.gpus
+        if demand.cpus:
+            cpus = cluster.cpus[nodes] + _running_sum(self.parts["cpus"][order], begins)
+            found = np.minimum(found, np.floor((cpus + EPSILON) / demand.cpus))
+        if demand.memory:
+            memory = cluster.memory[nodes] + _running_sum(self.parts["memory"][order], begins)
+            found = np.minimum(found, np.floor((memory + EPSILON) / demand.memory))
+        found = np.where(allowed[nodes], np.clip(found, 0, demand.bundles), 0).astype(np.int64)
+        gained = np.zeros(len(order), np.int64)
+        gained[order] = found - np.where(begins, slots[nodes], np.roll(found, 1))
+        return gained
+
+    @cached_property
+    def _by_node(self) -> Ints:
+        """Rows of the bundles by node, and within a node by end."""
+        return np.argsort(self.nodes, kind="stable")
+
+    @cached_property
+    def _begins(self) -> Bools:
+        """Where in that order another node begins."""
+        return _changes(self.nodes[self._by_node])
+
+    @cached_property
+    def _shares(self) -> tuple[Ints, Ints, Ints, Bools]:
+        """For each GPU of each bundle, by GPU and then by end: (bundle, cell, milli), and where another GPU begins."""
+        row, gpu = np.nonzero(self.milli)
+        order = np.argsort(self.cells[row, gpu], kind="stable")
+        row, gpu = row[order], gpu[order]
+        cells = self.cells[row, gpu]
+        return row, cells, self.milli[row, gpu].astype(np.int64), _changes(cells)
+
+    def _idle(self) -> Ints:
+        """[bundles] GPUs that are wholly free when this one has gone, and were not before."""
+        row, cells, milli, begins = self._shares
+        after = self.cluster.free.ravel()[cells] + _running_sum(milli, begins)
+        return np.bincount(row[(after >= WHOLE) & (after - milli < WHOLE)], minlength=len(self.nodes))
+
+    def _searched(self, demand: Demand, allowed: Bools) -> float:
         times = np.unique(self.ends)
 
         def fits(i: int) -> bool:
             return bool(self.by(times[i]).slots(demand, allowed).sum() >= demand.bundles)
 
-        low, high, step = 0, 0, 1
-        while high < len(times) and not fits(high):
-            low, high, step = high + 1, min(high + step, max(len(times) - 1, high + 1)), 4 * step
-        if high >= len(times):
+        low, high = 0, len(times) - 1
+        if high < 0 or not fits(high):
             return math.inf
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if fits(middle) else (middle + 1, high)
         return float(times[low])
+
+
+def _changes(values: Ints) -> Bools:
+    """Where a value differs from the one before it."""
+    return np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]
+
+
+def _running_sum(values: Floats | Ints, begins: Bools) -> Floats:
+    """Sums from the beginning of each group up to and with each value."""
+    sums = np.cumsum(values)
+    before = (sums - values)[begins]
+    return np.asarray(sums - before[np.cumsum(begins) - 1])
 
 
 def spare(now: Cluster, then: Cluster) -> Cluster:

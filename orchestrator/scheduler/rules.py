@@ -8,7 +8,7 @@ class Rules:
     """Times are seconds."""
 
     reserve_after: float = 6 * 3600.0
-    reserve_factor: float = 4.0
+    reserve_factor: float = 1.0
     """A run gets a reservation when it has waited for longer than `reserve_after` and this many times its estimate."""
     width: float = 0.5
     """Within a class the queue is in the order of estimated seconds times GPUs to this power: 0 is shortest first, 1 is

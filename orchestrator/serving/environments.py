@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator import engines, plugins
-from orchestrator.environments.environment import Environment, Installed, Kind
+from orchestrator.environments.environment import Build, Environment, Installed, Kind
 from orchestrator.environments.folder import Folder, State
 from orchestrator.environments.site import Site
 from orchestrator.errors import InputError
@@ -31,8 +31,9 @@ def declared() -> dict[str, Environment]:
 
 
 def installable(kind: Kind) -> list[Environment]:
-    """The declared ones that can be installed for this kind."""
-    return [one for one in declared().values() if kind in one.kinds]
+    """The declared ones that can be installed for this kind; what is compiled comes last, as it takes longest."""
+    found = [one for one in declared().values() if kind in one.kinds]
+    return sorted(found, key=lambda one: isinstance(one.kinds[kind], Build))
 
 
 def named(text: str, store: Store) -> Environment:

@@ -15,7 +15,7 @@ from orchestrator.config import Model
 from orchestrator.engines.base import LORA
 from orchestrator.errors import InputError
 from orchestrator.planner.serving.formats import weight_format
-from orchestrator.planner.serving.servable import Kind, way
+from orchestrator.planner.serving.servable import Kind, way, way_on_cpu
 from orchestrator.planner.serving.serving import Serving
 
 CPU = "CPU"
@@ -111,7 +111,6 @@ def cell(engine: str, quantization: str, gpu: Gpu | None) -> Cell:
 def _kind(engine: str, quantization: str, gpu: Gpu | None) -> Kind | None:
     """As the planner knows it; None: it does not know the engine or the format."""
     with contextlib.suppress(InputError):
-        if gpu is not None:
-            return way(Serving(engine=engine, quantization=quantization), gpu).kind
-        return "weight-only" if weight_format(quantization).unpacked else "native"
+        served = Serving(engine=engine, quantization=quantization)
+        return (way(served, gpu) if gpu else way_on_cpu(served)).kind
     return None

@@ -1,5 +1,6 @@
 """The summary of a cell: windows, rates, intervals that hold what they promise, steadiness, the timeline."""
 
+import dataclasses
 import random
 import time
 
@@ -12,6 +13,7 @@ from orchestrator.bench.summary import summarize
 from orchestrator.bench.timeline import timeline
 from orchestrator.loadgen.load import Measurement
 from orchestrator.loadgen.record import Record
+from orchestrator.loadgen.scrape import EngineMetrics
 from tests.measurements import at, failed, measurement, record
 
 
@@ -241,3 +243,8 @@ def test_ten_thousand_answers_of_a_hundred_tokens_take_seconds() -> None:
     start = time.process_time()
     summarize(load, slo=Slo(ttft=0.1, itl=0.02))
     assert time.process_time() - start < 6
+
+
+def test_every_number_that_an_engine_may_tell_has_its_place_in_a_result():
+    told = EngineMetrics(**{field.name: 1.0 for field in dataclasses.fields(EngineMetrics)})
+    assert EngineSample(t=0, **dataclasses.asdict(told)).steps_total == 1

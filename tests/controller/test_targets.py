@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.clusters.cluster import Cluster, NodePool
-from orchestrator.controller import preflight
+from orchestrator.controller import measuring, preflight
 from orchestrator.controller.planning import make_plan
 from orchestrator.engines import llama_cpp
 from orchestrator.errors import NotAllowedError
@@ -110,6 +110,16 @@ def test_an_environment_that_cannot_be_had_there_is_a_reason_and_an_image_of_the
     assert _plan(folder, kinds=("MI300X",), images=images).targets[1].refused is None
 
 
+def test_a_published_image_is_used_once_the_cluster_names_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # a vllm there would do as well
+    entry, kinds = "export=[{name: fp8, engine: vllm, quantization: fp8}]", ("MI300X",)
+    overrides = (entry, "benchmark.targets=[fp8]", "gates=[]")
+    found = _plan(folder, *overrides, kinds=kinds)
+    assert "`images: {vllm: vllm/vllm-openai-rocm:v" in found.obstacles[0]
+    assert found.advice == "another engine for fp8, or `required: false` to go on without it"
+    assert _plan(folder, *overrides, kinds=kinds, images={"vllm": "vllm/vllm-openai-rocm:v0.32.0"}).obstacles == []
+
+
 def test_an_optional_target_that_does_not_fit_is_left_out(folder: Path) -> None:
     big = "base_model=meta-llama/Llama-3.1-70B"
     wide = "export.0.quantization=F16"
@@ -139,7 +149,7 @@ def test_every_target_has_its_command_its_files_and_its_environment(folder: Path
     assert fp8.files == {str(folder / "home" / "logs" / "sglang.yaml"): "name: fp8\ntensor_parallel_size: 1\n"}
 
 
-@pytest.mark.parametrize("engine", ["vllm", "tensorrt_llm"])
+@pytest.mark.parametrize("engine", ["vllm", "tensorrt_llm", "llama_cpp"])
 def test_an_adapter_that_is_not_made_yet_is_planned_on_its_base_and_with_room_for_its_rank(
     folder: Path, engine: str
 ) -> None:
@@ -151,11 +161,19 @@ def test_an_adapter_that_is_not_made_yet_is_planned_on_its_base_and_with_room_fo
         assert tuned.command[tuned.command.index("serve") + 1] == "Qwen/Qwen3-8B"
         assert tuned.command[tuned.command.index("--max-lora-rank") + 1] == "32"
         assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in tuned.variables
-    else:
+    elif engine == "tensorrt_llm":
         assert "max_lora_rank: 24" in "".join(tuned.files.values())
+    else:
+        assert "--lora" in tuned.command
 
 
 def test_the_deployed_target_is_planned_under_the_name_of_its_release_and_with_its_options(folder: Path) -> None:
     serve = "serve={service: svc, target: fp8, engine_args: {tensor_parallel_size: 2}}"
     fp8 = _plan(folder, serve, kinds=("H100",)).targets[1]
     assert list(fp8.files.values()) == ["name: svc@N\ntensor_parallel_size: 2\n"]
+
+
+def test_a_benchmark_of_nothing_that_can_run_says_why(folder: Path) -> None:
+    plan = _plan(folder, "benchmark.targets=[fp8]")
+    with pytest.raises(NotAllowedError, match=r"nothing that .* measures can run here: fp8: no NVIDIA GPU"):
+        measuring.up_to_benchmark(plan)

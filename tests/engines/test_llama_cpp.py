@@ -1,5 +1,6 @@
 """llama.cpp: its command line without a server, and the real server on a tiny model."""
 
+import dataclasses
 import json
 import shutil
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from orchestrator.engines import _llama_cpp_record as records
 from orchestrator.engines import client, llama_cpp
 from orchestrator.engines.base import LORA, Adapter, Launch, Source
 from orchestrator.engines.client import Sampling
+from orchestrator.environments.container import Container
 from orchestrator.environments.environment import OWN, Installed
 from orchestrator.errors import EngineError, InputError
 from tests.engines.test_client import engine
@@ -44,6 +46,13 @@ def test_a_server_that_was_built_or_lies_on_path_is_a_program(tmp_path):
     assert environments.server(there) == environments.server(built)
 
 
+def test_a_container_runs_the_program_of_the_published_image():
+    container = Container(runtime="docker", image="x:server", kind="cuda", home=Path("/home"))
+    folder = Path(environments.SERVER.programs_in_image or "")
+    found = Installed(name="llama_cpp", version="server", where="container", folder=folder, container=container)
+    assert environments.server(found)[-1] == "/app/llama-server"
+
+
 def test_code_is_built_for_the_accelerators_that_are_planned_for():
     for environment in (environments.SERVER, environments.TOOLS):
         assert "-DCMAKE_CUDA_ARCHITECTURES=80;90;100" in environment.kinds["cuda"].options
@@ -63,6 +72,16 @@ def test_options_reach_the_command_line_under_the_engines_names():
         "--fit off",
     ):
         assert part in command
+
+
+def test_an_adapter_stands_on_the_command_line_once_it_is_there_or_planned(tmp_path):
+    options = llama_cpp.Options()
+    planned = dataclasses.replace(LAUNCH, model=tmp_path, adapter=Adapter(rank=8, alpha=8))
+    there = dataclasses.replace(LAUNCH, model=tmp_path)
+    assert "--lora" not in llama_cpp.command(there, options)
+    (tmp_path / "adapter.gguf").touch()
+    assert f"--lora {tmp_path}/adapter.gguf" in " ".join(llama_cpp.command(there, options))
+    assert llama_cpp.command(planned, options) == llama_cpp.command(there, options)
 
 
 def test_waiting_threads_leave_the_cores_to_others_unless_told_otherwise(monkeypatch):
@@ -102,6 +121,7 @@ def test_a_gpu_runs_every_type_but_the_ternary_ones(kind):
         ({"bias": "all"}, "biases were trained: all"),
         ({"alpha_pattern": True}, "an alpha of their own"),
         ({"use_rslora": True, "rank_pattern": True}, "rsLoRA with ranks by module"),
+        ({"variants": ("lora_bias",)}, "more than a product of two matrices: lora_bias"),
         ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4 changed the base's weights"),
         ({"init_lora_weights": "loftq"}, "loftq changed the base's weights"),
     ],
@@ -207,7 +227,7 @@ def test_a_file_that_lies_about_its_type_is_not_an_export(base, gguf, tmp_path):
 @pytest.mark.slow
 def test_a_server_of_another_file_is_not_ours(gguf, tmp_path):
     with serving(gguf, tmp_path) as served:
-        elsewhere = Launch(**{**vars(served.launch), "model": changed(gguf, tmp_path / "elsewhere")})
+        elsewhere = dataclasses.replace(served.launch, model=changed(gguf, tmp_path / "elsewhere"))
         with pytest.raises(EngineError, match=r"it runs .*F16/model.gguf, not .*elsewhere/model.gguf"):
             llama_cpp.attach(elsewhere)
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from orchestrator.bench import targets
 from orchestrator.catalog.catalog import load
 from orchestrator.engines import _adapter, _chat_tokens, client, running, tensorrt_llm
-from orchestrator.engines._trtllm_export import lora_config
 from orchestrator.engines.base import LORA, Adapter, Launch, Source, Tools
 from orchestrator.engines.client import Sampling
 from orchestrator.engines.running import Running
@@ -90,7 +90,7 @@ def model(tmp_path) -> Path:
     of_tokenizer = {"eos_token": "<|im_end|>", "extra_special_tokens": special, "tokenizer_class": "TokenizersBackend"}
     (folder / "tokenizer_config.json").write_text(json.dumps(of_tokenizer))
     rotary = {"rope_theta": 500000.0, "rope_type": "llama3", "factor": 8.0}
-    (folder / "config.json").write_text(json.dumps({"dtype": "float32", "rope_parameters": rotary}))
+    (folder / "config.json").write_text(json.dumps({"dtype": "bfloat16", "rope_parameters": rotary}))
     safetensors(folder / "model.safetensors", ["lm_head.weight"])
     return folder
 
@@ -155,11 +155,12 @@ def test_a_format_is_served_where_the_support_matrix_says_so(quantization, kind,
     assert reason in support.reason
 
 
-def test_there_is_no_environment_without_an_nvidia_gpu_and_modelopt_is_had_everywhere():
+def test_there_is_no_environment_without_an_nvidia_gpu_but_one_that_quantizes():
     serves, quantizes = tensorrt_llm.ENVIRONMENTS
     assert serves.refusals == {"cpu": "no NVIDIA GPU", "rocm": "no NVIDIA GPU"}
     assert list(serves.kinds) == ["cuda"]
-    assert set(quantizes.kinds) == {"cpu", "cuda", "rocm"}
+    assert set(quantizes.kinds) == {"cpu", "cuda"}
+    assert "quantizes on the CPU" in quantizes.refusals["rocm"]
 
 
 @pytest.mark.parametrize(
@@ -220,11 +221,18 @@ def test_an_adapter_lies_beside_its_base_and_its_names_and_rank_stand_in_the_yam
     assert asked["lora_int_id"] != other["lora_int_id"]
 
 
-def test_an_adapter_on_modules_without_a_name_is_refused(tmp_path):
-    with pytest.raises(InputError, match="applies no adapter to modules gate; it does to q_proj"):
-        lora_config(_adapter.read(write_adapter(tmp_path / "adapter", "self_attn.q_proj", "mlp.gate")))
+def test_an_adapter_on_modules_without_a_name_is_refused_in_the_plan_and_by_the_export(model, tmp_path):
     (refused,) = tensorrt_llm.refuses(Adapter(rank=8, alpha=8, target_modules=("gate", "q_proj")), LORA)
     assert "no name for modules gate" in refused
+    adapter = write_adapter(tmp_path / "adapter", "self_attn.q_proj", "mlp.gate")
+    with pytest.raises(InputError, match="no name for modules gate"):
+        exported(Source(merged=model, base=model, adapter=adapter), LORA, tmp_path / "lora")
+
+
+def test_a_planned_adapter_stands_in_the_yaml_file_before_there_is_one():
+    planned = replace(launch(Path("/m")), adapter=Adapter(rank=16, alpha=32, target_modules=("q_proj",)))
+    found = of(tensorrt_llm.files(planned, options()))["lora_config"]
+    assert (found["lora_target_modules"], found["max_lora_rank"]) == (["attn_q"], 16)
 
 
 def test_a_quantization_without_data_to_calibrate_on_is_refused(model, tmp_path):

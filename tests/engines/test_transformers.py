@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engines import client, running, transformers
+from orchestrator.engines import _adapter_base, client, running, transformers
 from orchestrator.engines.base import LORA, Adapter, Launch, Source, Tools
 from orchestrator.engines.client import Sampling
 from orchestrator.engines.running import Running
@@ -73,12 +73,12 @@ def test_adapters_that_would_be_loaded_wrongly_are_refused_and_any_other_is_serv
     assert transformers.refuses(plain, LORA) == []
     changed = Adapter(rank=8, alpha=8, use_dora=True, init_lora_weights="pissa_niter_4", resized_vocabulary=True)
     assert len(transformers.refuses(changed, LORA)) == 3
-    assert all("serve the merged model" in reason for reason in transformers.refuses(changed, LORA))
+    assert all("export the merged model instead" in reason for reason in transformers.refuses(changed, LORA))
     assert transformers.refuses(changed, "BF16") == []
 
 
 def test_there_is_no_adapter_to_serve_after_full_fine_tuning(tmp_path):
-    with pytest.raises(InputError, match="trained as a whole"):
+    with pytest.raises(InputError, match="the whole model was trained"):
         exported(Source(merged=tmp_path), LORA, tmp_path / "out")
 
 
@@ -133,7 +133,11 @@ def test_an_adapter_is_applied_to_its_base_as_peft_does_it(source, tmp_path):
 @pytest.mark.slow
 def test_dora_is_refused_for_as_long_as_transformers_loads_it_wrongly(base, tmp_path):
     source = tuned(base, tmp_path, use_dora=True)
-    served, merged = logits(exported(source, LORA, tmp_path / "lora"), source.merged)
+    with pytest.raises(InputError, match="loads a DoRA adapter wrongly"):
+        exported(source, LORA, tmp_path / "lora")
+    out = tmp_path / "lora"
+    _adapter_base.lay_out(source, out, out, lambda *_: [], tools(tmp_path))
+    served, merged = logits(out, source.merged)
     assert abs(served - merged).max() > 0.1, "it is loaded rightly now: `refuses` may let it pass"
 
 

@@ -44,11 +44,12 @@ def test_every_damage_has_its_own_finding(site, index):
     found = failed(site)
     assert found["versions"] == "tiny-engine 1.1, locked 1.0"
     assert found["import tiny_engine"] == "ModuleNotFoundError: No module named 'no_such_module'"
-    folder.python.unlink()
-    folder.python.symlink_to("/no/such/python")
-    assert "/bin/python" in failed(site)["python"]
     folder.lock.unlink()
     assert "cannot be read" in failed(site)["versions"]
+    folder.python.unlink()
+    assert "/bin/python" in failed(site)["python"]
+    folder.python.symlink_to("/no/such/python")
+    assert failed(site) == {"complete": "half-installed: it is not used"}
 
 
 def test_an_environment_of_another_recipe_is_told(site):

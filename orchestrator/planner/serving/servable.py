@@ -12,6 +12,7 @@ from orchestrator.planner.serving.formats import Format, compute_type, formats, 
 from orchestrator.planner.serving.serving import Serving
 
 NVIDIA = "sm_"
+CPU = "cpu"
 AMPERE_ON = ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120", "sm_121")
 ADA_ON = AMPERE_ON[3:]
 BLACKWELL = AMPERE_ON[5:]
@@ -65,8 +66,8 @@ _ONLY = {
 """Engines that read no other format; the others read all but GGUF."""
 _UNPACKED: dict[tuple[str, str], tuple[str, ...]] = {
     ("vllm", "fp8_block"): ("sm_7", "sm_8"),  # by Marlin, also on Ada, whose fp8 units take whole tensors or rows
-    ("llama_cpp", "mxfp4"): ("sm_7", "sm_8", "sm_9", "sm_10", "gfx"),  # its kernels use the fp4 units of sm_120 only
-    ("llama_cpp", "nvfp4"): ("sm_7", "sm_8", "sm_9", "sm_10", "gfx"),
+    ("llama_cpp", "mxfp4"): ("sm_7", "sm_8", "sm_9", "sm_10", "gfx", CPU),  # only sm_120's fp4 units have kernels
+    ("llama_cpp", "nvfp4"): ("sm_7", "sm_8", "sm_9", "sm_10", "gfx", CPU),
 }
 """Products in 16 bits although the GPU has the type."""
 _16_BITS = ("bf16", "fp16", "tf32")
@@ -83,6 +84,13 @@ def way(serving: Serving, gpu: Gpu) -> Way:
     if rule and not gpu.arch.startswith(rule.where):
         return Way(rule.elsewhere, f"{engine} cannot serve {served.name} on {gpu.kind}: {rule.because}")
     return Way("weight-only" if _is_unpacked(engine, served, gpu) else "native")
+
+
+def way_on_cpu(serving: Serving) -> Way:
+    """How a CPU computes the format, where the engine serves it on that CPU."""
+    served = weight_format(serving.quantization)
+    unpacked = served.unpacked or CPU in _UNPACKED.get((serving.traits.name, served.name), ())
+    return Way("weight-only" if unpacked else "native")
 
 
 def refusal(serving: Serving, gpu: Gpu) -> str | None:

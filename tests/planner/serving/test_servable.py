@@ -3,7 +3,7 @@ import pytest
 from orchestrator.catalog.catalog import load
 from orchestrator.errors import InputError
 from orchestrator.planner.serving.memory import memory
-from orchestrator.planner.serving.servable import check_servable, refusal, way
+from orchestrator.planner.serving.servable import check_servable, refusal, way, way_on_cpu
 from orchestrator.planner.serving.serving import Serving
 
 CATALOG = load()
@@ -105,6 +105,17 @@ def test_each_engine_serves_each_format_as_its_sources_say(line):
     served = Serving(engine=engine, quantization=quantization)
     found = {kind: way(served, CATALOG.gpu(kind)).kind for kind in KINDS}
     assert found == {kind: WAYS[mark] for kind, mark in zip(KINDS, marks, strict=True)}
+
+
+def test_a_cpu_computes_most_formats_as_they_are():
+    unpacked = [Serving(engine="llama_cpp", quantization="mxfp4"), Serving(quantization="bitsandbytes")]
+    assert {way_on_cpu(one).kind for one in unpacked} == {"weight-only"}
+    plain = [
+        Serving(engine="llama_cpp", quantization="Q4_K_M"),
+        Serving(quantization="fp8"),
+        Serving(quantization="int8"),
+    ]
+    assert {way_on_cpu(one).kind for one in plain} == {"native"}
 
 
 def test_what_is_emulated_is_not_planned_and_says_what_to_use():
