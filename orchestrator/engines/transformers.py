@@ -90,7 +90,8 @@ def command(launch: Launch, options: Options) -> list[str]:
     flags = {"host": launch.host, "port": launch.port, "device": options.device}
     flags["attn-implementation"] = options.attn_implementation
     given = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-    program = [*launch.installed.python, "-m", "transformers.cli.transformers", "serve", str(launch.model)]
+    # -P: a file transformers.py in the folder that orch was called from is not taken for the library
+    program = [*launch.installed.python, "-P", "-m", "transformers.cli.transformers", "serve", str(launch.model)]
     return [*program, *given, *(["--compile"] if options.compile else [])]
 
 

@@ -41,7 +41,7 @@ def test_a_path_with_an_at_sign_is_refused_as_the_server_would_read_a_revision_i
 def test_options_reach_the_command_line():
     command = transformers.command(LAUNCH, transformers.Options(device="cpu", compile=True))
     assert " ".join(command).endswith(
-        "-m transformers.cli.transformers serve /m/tiny --host 127.0.0.1 --port 1 --device cpu"
+        "-P -m transformers.cli.transformers serve /m/tiny --host 127.0.0.1 --port 1 --device cpu"
         " --attn-implementation sdpa --compile"
     )
 
