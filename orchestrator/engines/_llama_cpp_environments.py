@@ -52,7 +52,7 @@ SERVER = Environment(
     program="llama-server",
     check="xllamacpp",
     kinds={
-        "cpu": Pip(requirements=("xllamacpp=={version}",), size_bytes=100_000_000),
+        "cpu": Pip(requirements=("xllamacpp=={version}",), size_bytes=110_000_000),
         **{
             kind: _build((*_PROGRAMS, "llama-server"), 1_000_000_000, options)
             for kind, options in _ACCELERATORS.items()
@@ -79,7 +79,7 @@ TOOLS = Environment(
     purpose="quantizes GGUF files",
     program="llama-quantize",
     kinds={
-        "cpu": _build(_PROGRAMS, 60_000_000),
+        "cpu": _build(_PROGRAMS, 20_000_000),
         **{kind: _build(_PROGRAMS, 1_000_000_000, options) for kind, options in _ACCELERATORS.items()},
     },
 )

@@ -137,7 +137,7 @@ def chat_problems(made: Header, merged: Path) -> list[str]:
     problems = _wrong_tokens(kind_of, _markers(merged, template))
     if (made.get("tokenizer.chat_template") or "").strip() != template.strip():
         problems.append("its chat template is not the model's chat_template.jinja")
-    end, wanted = made.get("tokenizer.ggml.eos_token_id"), _text(config["eos_token"])
+    end, wanted = made.get("tokenizer.ggml.eos_token_id"), _text(config.get("eos_token"))
     if end is None or tokens[end] != wanted:
         problems.append(f"its end token is {tokens[end] if end is not None else None!r}, not {wanted!r}")
     return problems + _vocabulary_problems(made, len(tokens))

@@ -71,7 +71,7 @@ class Options(Model):
     ubatch_size: int = Field(default=512, ge=1)
     """Tokens that are computed together, at most."""
     n_gpu_layers: int = Field(default=-1, ge=-1)
-    """Layers kept in accelerator memory; -1: as many as fit. Without an accelerator it means nothing."""
+    """Layers kept in accelerator memory; -1: all of them. Without an accelerator it means nothing."""
     flash_attn: Literal["auto", "on", "off"] = "auto"
     """Flash attention."""
     cache_type_k: CacheType = "f16"
