@@ -1,7 +1,7 @@
 """Who is next: the higher class, then who is within the quota, then the shortest and narrowest.
 
-Short and narrow runs first has nearly the least mean completion time there is without preemption; what it starves gets
-a reservation. A run whose deadline is near goes ahead of its class, the nearest deadline first.
+Short and narrow runs first keeps the mean completion time low; what it starves gets a reservation. A run whose deadline
+is near goes ahead of its class, the nearest deadline first.
 """
 
 import numpy as np
