@@ -4,9 +4,9 @@ The words are those of commit 0c1e570; the messages of its CPU build were produc
 ggml-cuda.cu.
 """
 
-import re
+from orchestrator.engines._causes import Causes
 
-_CAUSES = (
+CAUSES: Causes = (
     (
         r"couldn't bind HTTP server socket, hostname: (\S+), port: (\d+)",
         "port {2} of {1} is in use; choose another one",
@@ -56,12 +56,3 @@ _CAUSES = (
     ),
     (r"(?:CUDA|HIP|ROCm) error: (.+)", "its GPU failed: {1}"),
 )
-
-
-def diagnose(log: str) -> str | None:
-    """The cause in one line with what would do; None: nothing known."""
-    for pattern, words in _CAUSES:
-        found = re.search(pattern, log)
-        if found:
-            return " ".join(words.format(found[0], *found.groups()).split())
-    return None

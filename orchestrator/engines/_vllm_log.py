@@ -3,9 +3,9 @@
 Its last lines are the stacks of three processes, each of which says that another one failed: the cause stands before.
 """
 
-import re
+from orchestrator.engines._causes import Causes
 
-_CAUSES = (
+CAUSES: Causes = (
     (
         r"the estimated maximum model length is (\d+)",
         "its KV cache does not hold one request of the model's length: set max_model_len to {1} or less, or raise"
@@ -95,11 +95,3 @@ _CAUSES = (
     ),
     (r"EngineDeadError", "its engine process is dead; the cause stands above that in its log"),
 )
-
-
-def diagnose(log: str) -> str | None:
-    """The cause in one line with what would do; None: nothing known."""
-    for pattern, words in _CAUSES:
-        if found := re.search(pattern, log):
-            return words.format(found[0], *found.groups())
-    return None

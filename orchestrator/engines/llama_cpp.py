@@ -20,6 +20,7 @@ from orchestrator.engines import _llama_cpp_gguf as gguf_file
 from orchestrator.engines import _llama_cpp_log, client
 from orchestrator.engines import _llama_cpp_lora as lora
 from orchestrator.engines import _llama_cpp_record as records
+from orchestrator.engines._causes import cause
 from orchestrator.engines._llama_cpp_environments import CONVERTERS, SERVER, TOOLS, quantizer, server
 from orchestrator.engines._llama_cpp_export import CONVERTED, MODEL
 from orchestrator.engines._llama_cpp_gguf import Header
@@ -165,7 +166,7 @@ def parse_metrics(text: str) -> scrape.EngineMetrics:
 
 def diagnose(log: str) -> str | None:
     """What the server's log tells of why it cannot go on."""
-    return _llama_cpp_log.diagnose(log)
+    return cause(log, _llama_cpp_log.CAUSES)
 
 
 def export(source: Source, quantization: str, out: Path, tools: Tools) -> None:

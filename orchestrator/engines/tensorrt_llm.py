@@ -7,13 +7,13 @@ What of this could not be run for want of an NVIDIA GPU is written from the sour
 """
 
 import http
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.engines import _chat_tokens, _trtllm_lora, client
+from orchestrator.engines._causes import Causes, cause
 from orchestrator.engines._trtllm_export import CALIBRATED, MODEL_OPT, export
 from orchestrator.engines._trtllm_options import Options, as_yaml, file_name, planned
 from orchestrator.engines.base import LORA, Launch, Message, Support
@@ -60,22 +60,22 @@ ENVIRONMENTS = (TENSORRT_LLM, MODEL_OPT)
 refuses = _trtllm_lora.refuses
 _MOST_LOGPROBS = 5
 """That OpenAI's own API allows; newer versions bound theirs."""
-_CAUSES = (
-    (r"No GPU devices found", "no NVIDIA GPU is visible to it"),
+_CAUSES: Causes = (
+    (r"No GPU devices found", "{0}: no NVIDIA GPU is visible to it"),
     (
         r"validation errors? for \w*LlmArgs\n(?P<said>\S+)\n\s+Extra inputs are not permitted",
-        "this version does not know the option",
+        "{said}: this version does not know the option",
     ),
-    (r"Failed to bind socket to (?P<said>\S+): .*", "another process has its port"),
+    (r"Failed to bind socket to (?P<said>\S+): .*", "{said}: another process has its port"),
     (
         r"The following component could not be created: (?P<said>.*)",
-        "no GPU memory is left for it: lower max_num_tokens, max_batch_size or"
+        "{said}: no GPU memory is left for it: lower max_num_tokens, max_batch_size or"
         " kv_cache_config.free_gpu_memory_fraction, or take more GPUs",
     ),
-    (r"(?P<said>CUDA out of memory\..*)", "lower max_num_tokens or max_batch_size, or take more GPUs"),
+    (r"(?P<said>CUDA out of memory\..*)", "{said}: lower max_num_tokens or max_batch_size, or take more GPUs"),
     (
         r"(?P<said>\w*Error: (?=.*(?i:quant|fp8|nvfp4|awq))(?=.*(?i:support|valid)).*)",
-        "it does not serve this weight format on this GPU: `orch engines matrix` says which it does",
+        "{said}: it does not serve this weight format on this GPU: `orch engines matrix` says which it does",
     ),
 )
 
@@ -123,11 +123,7 @@ def environment(launch: Launch, options: Options) -> dict[str, str]:
 
 def diagnose(log: str) -> str | None:
     """No GPU, an option of another version, the port, memory, a weight format."""
-    for cause, remedy in _CAUSES:
-        if found := re.search(cause, log):
-            said = found.groupdict().get("said") or found[0]
-            return f"{said.strip()}: {remedy}"
-    return None
+    return cause(log, _CAUSES)
 
 
 def parse_metrics(text: str) -> scrape.EngineMetrics:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from orchestrator.catalog.gpus import Gpu
 from orchestrator.config import Model
 from orchestrator.engines import _adapter, _adapter_base, _chat_tokens, _checkpoint, client
+from orchestrator.engines._causes import Causes, cause
 from orchestrator.engines.base import LORA, Adapter, Launch, Message, Source, Support, Tools
 from orchestrator.environments.environment import Environment
 from orchestrator.errors import InputError
@@ -34,14 +35,14 @@ _SAMPLING = {"do_sample": True, "top_k": 0, "min_p": 0.0, "repetition_penalty": 
 length is the server's own default, which a request with such settings would not get.
 """
 _PINNED = re.compile(r"Server is pinned to '(?P<model>[^']*)'")
-_CAUSES = (
-    (r"Missing dependencies for serving", "its server needs more packages: pip install 'orch[serve]'"),
-    (r"No module named '?(transformers|torch)\b", "it is not installed: pip install 'orch[train]'"),
-    (r"OutOfMemoryError: .*", "take a smaller model or quantization, or a GPU with more memory"),
-    (r"DefaultCPUAllocator: can't allocate memory: .*", "take a smaller model, or a machine with more memory"),
-    (r"\[Errno 98\].*address already in use", "another process has its port"),
-    (r"The checkpoint .* Transformers does not recognize this architecture", "a newer transformers may know it"),
-    (r"Error no file named .*", "export the model again"),
+_CAUSES: Causes = (
+    (r"Missing dependencies for serving", "{0}: its server needs more packages: pip install 'orch[serve]'"),
+    (r"No module named '?(transformers|torch)\b", "{0}: it is not installed: pip install 'orch[train]'"),
+    (r"OutOfMemoryError: .*", "{0}: take a smaller model or quantization, or a GPU with more memory"),
+    (r"DefaultCPUAllocator: can't allocate memory: .*", "{0}: take a smaller model, or a machine with more memory"),
+    (r"\[Errno 98\].*address already in use", "{0}: another process has its port"),
+    (r"The checkpoint .* Transformers does not recognize this architecture", "{0}: a newer transformers may know it"),
+    (r"Error no file named .*", "{0}: export the model again"),
 )
 
 
@@ -112,10 +113,7 @@ def environment(launch: Launch, options: Options) -> dict[str, str]:
 
 def diagnose(log: str) -> str | None:
     """Packages that are missing, memory, the port, a model that it cannot load."""
-    for cause, remedy in _CAUSES:
-        if found := re.search(cause, log):
-            return f"{found[0].strip()}: {remedy}"
-    return None
+    return cause(log, _CAUSES)
 
 
 def parse_metrics(text: str) -> EngineMetrics:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from orchestrator.config import Model
 from orchestrator.engines import _adapter_base, _vllm_export, _vllm_formats, _vllm_log, _vllm_lora, client
+from orchestrator.engines._causes import cause
 from orchestrator.engines._vllm_environments import LLM_COMPRESSOR, VLLM
 from orchestrator.engines.base import Launch, Message
 from orchestrator.errors import EngineError
@@ -40,7 +41,6 @@ KV_CACHE_GIB_ON_CPU = 4
 supports = _vllm_formats.supports
 refuses = _vllm_lora.refuses
 export = _vllm_export.export
-diagnose = _vllm_log.diagnose
 
 Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
 
@@ -164,6 +164,11 @@ def environment(launch: Launch, options: Options) -> dict[str, str]:
 
 def _given(name: str, default: str) -> str:
     return os.environ.get(name, default)
+
+
+def diagnose(log: str) -> str | None:
+    """The KV cache, memory, formats, kernels, adapters, the port, an engine process that died."""
+    return cause(log, _vllm_log.CAUSES)
 
 
 def parse_metrics(text: str) -> scrape.EngineMetrics:
