@@ -107,7 +107,7 @@ def options_for(context_tokens: int) -> Options:
 
 
 def environment(launch: Launch, options: Options) -> dict[str, str]:
-    """Nothing is fetched, and /v1/models lists an empty folder: it would list the hub's cache, and fail without one."""
+    """Nothing is fetched, and /v1/models finds no other model: it would list the hub's cache, and fail without one."""
     return {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(launch.directory)}
 
 

@@ -165,7 +165,8 @@ def test_the_real_server_serves_an_adapter_and_says_what_it_is_pinned_to(source,
     model = exported(source, LORA, tmp_path / "lora")
     with serving(model, tmp_path / "run") as served:
         assert transformers.models(served.launch) == [str(model)]
-        assert json.loads(client.get_or_post(f"{served.url}/models"))["data"] == []
+        listed = {entry["id"] for entry in json.loads(client.get_or_post(f"{served.url}/models"))["data"]}
+        assert listed <= {str(model)}, "none of the hub's cache; the pinned model itself since transformers 5.24"
         greedy = served.chat(CHAT, Sampling(max_tokens=12))
         assert greedy == served.chat(CHAT, Sampling(max_tokens=12))
         ids = transformers.prompt_tokens(served.launch, CHAT)
