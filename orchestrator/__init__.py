@@ -16,7 +16,7 @@ _HOMES = {
     "Recipe": "orchestrator.recipe.recipe",
     "load_recipe": "orchestrator.recipe.load",
     "Cluster": "orchestrator.clusters.cluster",
-    "load_cluster": "orchestrator.clusters.cluster",
+    "load_cluster": "orchestrator.clusters.load",
     "Plan": "orchestrator.planner.plan",
     "make_plan": "orchestrator.controller.planning",
     "rollback": "orchestrator.serving.releases",

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator import gpus
-from orchestrator.clusters.cluster import load_cluster
+from orchestrator.clusters.load import load_cluster
 from orchestrator.gpus import amd, kind, nvidia
 
 AMD = """[{"gpu": 0, "asic": {"market_name": "AMD Instinct MI300X", "vendor_id": "0x1002"},

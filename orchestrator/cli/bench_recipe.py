@@ -16,7 +16,7 @@ from orchestrator.cli import bench_after, bench_show, follow, show
 from orchestrator.cli.bench_after import After
 from orchestrator.cli.bench_results import Found
 from orchestrator.cli.bench_sweep import INTERRUPTED
-from orchestrator.clusters.cluster import load_cluster
+from orchestrator.clusters.load import load_cluster
 from orchestrator.controller import gates, measuring, preflight, runs
 from orchestrator.controller.planning import make_plan
 from orchestrator.digests import digest_value

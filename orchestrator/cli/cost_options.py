@@ -172,7 +172,7 @@ def _from_recipe(path: Path) -> Hosted:
 def _chosen(loaded: "Loaded") -> list[tuple[str, int]]:
     """The accelerators that a plan takes where the recipe takes any; [] where there are none."""
     from orchestrator.cli.app import home
-    from orchestrator.clusters.cluster import load_cluster
+    from orchestrator.clusters.load import load_cluster
     from orchestrator.controller.planning import make_plan
     from orchestrator.store.store import Store
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from orchestrator.catalog.catalog import load
 from orchestrator.cli.plan_words import interval, money, seconds, short, text
 from orchestrator.cli.show import console
-from orchestrator.clusters.cluster import load_cluster
+from orchestrator.clusters.load import load_cluster
 from orchestrator.controller.planning import make_plan
 from orchestrator.errors import InputError
 from orchestrator.planner.estimate import Estimate, Unknown

@@ -193,7 +193,7 @@ def _planned(
     recipe: Path, overrides: list[str] | None, cluster: Path | None, why: str | None, forced: Sequence[str] = ()
 ) -> Any:
     """(loaded recipe, plan, store). `why`: the reason for taking a licence's risk; `forced`: stages that run again."""
-    from orchestrator.clusters.cluster import load_cluster
+    from orchestrator.clusters.load import load_cluster
     from orchestrator.controller.planning import make_plan
     from orchestrator.planner.forecast import Acceptance
     from orchestrator.recipe.load import load_recipe

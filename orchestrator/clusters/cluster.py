@@ -1,15 +1,22 @@
-"""What a cluster is: a Ray address and its node pools, read from `clusters/*.yaml`; `local` is this machine."""
+"""What a cluster is, as values: node pools, quotas and storage; `load.py` reads one from its file."""
 
-import os
-from pathlib import Path
+import re
+from typing import Any
 
 from pydantic import Field
 
-from orchestrator import gpus
 from orchestrator.config import Model
-from orchestrator.documents import read
 from orchestrator.units import Bytes, Usd
-from orchestrator.validation import validate
+
+MOST_ACCELERATORS = 16
+"""Of one node, that the scheduler's tables have room for."""
+
+
+def _derived(given: dict[str, Any]) -> str:
+    kind, spot = given.get("accelerator"), "-spot" if given.get("spot") else ""
+    if not kind:
+        return f"cpu{spot}"
+    return re.sub(r"[^a-z0-9]+", "-", str(kind).lower()).strip("-") + f"x{given.get('accelerators', 0)}{spot}"
 
 
 class NodePool(Model):
@@ -23,12 +30,35 @@ class NodePool(Model):
     """Main memory of one node."""
     accelerator: str | None = None
     """Kind of its accelerators, such as H100, A100-80GB or MI300X; absent on a CPU node."""
-    accelerators: int = Field(0, ge=0)
+    accelerators: int = Field(0, ge=0, le=MOST_ACCELERATORS)
     """Accelerators of one node."""
+    island: int = Field(0, ge=0)
+    """Accelerators of one NVLink (or xGMI) island, neighbours by index; 0: all of a node's are one."""
+    spot: bool = False
+    """Whether its nodes may be taken away at short notice."""
+    name: str = Field(default_factory=_derived, pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")
+    """Lower-case letters, digits and `-`; without it such as `h100x8`, `h100x8-spot` or `cpu`."""
+    labels: dict[str, str] = {}
+    """Labels that its nodes carry in Ray, such as {rack: r1}; what `orch clusters up` writes gives them these."""
+    image: str | None = None
+    """Container image that its nodes run in, where a launcher starts them in one."""
+    instance: str | None = None
+    """Machine type of a cloud, such as p5.48xlarge or a3-highgpu-8g."""
+    hosts: list[str] = []
+    """Addresses of its machines, where they are yours."""
     usd_per_hour: Usd | None = None
     """Price of one node for an hour; without it no $ per million tokens is given."""
     price_source: str | None = None
     """Where the price comes from, such as `list price of ..., 2026-11-01`; stands beside every price in a report."""
+
+
+class Quota(Model):
+    """What a team is owed."""
+
+    gpus: float = Field(ge=0, allow_inf_nan=False)
+    """Accelerators of its own: lent while it does not use them, and taken back when it does."""
+    borrow: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """How many more it may use while others do not; absent: as many as there are."""
 
 
 class Cluster(Model):
@@ -43,6 +73,19 @@ class Cluster(Model):
     """Container images of engines and quantizers, by their names in `orch engines list`."""
     versions: dict[str, str] = {}
     """Versions of engines and quantizers, where another one than the pinned one is wanted; by the same names."""
+    storage: str | None = None
+    """What all nodes can read and write: an absolute path, or file://, s3://, gs:// or az://."""
+    quotas: dict[str, Quota] = {}
+    """By team; without any, everybody may use everything."""
+
+    @property
+    def gpus(self) -> int:
+        """Accelerators of all nodes."""
+        return sum(pool.count * pool.accelerators for pool in self.nodes)
+
+    def pool(self, name: str) -> NodePool | None:
+        """The pool of that name."""
+        return next((pool for pool in self.nodes if pool.name == name), None)
 
     def accelerators(self) -> dict[str, int]:
         """The most accelerators of each kind that one node has."""
@@ -55,26 +98,12 @@ class Cluster(Model):
     def price(self, accelerator: str | None, count: float) -> tuple[float | None, str | None]:
         """($ per hour, source) of so many accelerators of a node, or of a whole node without any; None: not known.
 
-        A part of a node costs its share of the node's price.
+        A part of a node costs its share of the node's price. Of several pools the first one counts that is no spot
+        pool and has a node with so many.
         """
         pools = [pool for pool in self.nodes if accelerator is None or pool.accelerator == accelerator]
-        if not pools or pools[0].usd_per_hour is None:
+        pool = min(pools, key=lambda one: (one.accelerators < count, one.spot), default=None)
+        if pool is None or pool.usd_per_hour is None:
             return None, None
-        share = count / pools[0].accelerators if accelerator and count and pools[0].accelerators else 1.0
-        return pools[0].usd_per_hour * share, pools[0].price_source or f"cluster {self.name}"
-
-
-def load_cluster(path: Path | None) -> Cluster:
-    """The cluster of a file, or this machine without one. Raises RecipeError with every problem of the file."""
-    if path is None:
-        return _probed(Cluster(name="local"))
-
-    return _probed(validate(Cluster, read(path), name=str(path)))
-
-
-def _probed(cluster: Cluster) -> Cluster:
-    if cluster.address != "local" or cluster.nodes:
-        return cluster
-    kinds = [gpus.kind(gpu["name"], gpu["memory_bytes"]) for gpu in gpus.probe()]
-    pool = NodePool(cpus=os.cpu_count() or 1, accelerator=kinds[0] if kinds else None, accelerators=len(kinds))
-    return cluster.model_copy(update={"nodes": [pool]})
+        share = count / pool.accelerators if accelerator and count and pool.accelerators else 1.0
+        return pool.usd_per_hour * share, pool.price_source or f"cluster {self.name}"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.clusters.cluster import Cluster, NodePool, load_cluster
+from orchestrator.clusters.cluster import Cluster, NodePool
+from orchestrator.clusters.load import load_cluster
 from orchestrator.errors import RecipeError
 from orchestrator.units import Usd
 
@@ -42,3 +43,26 @@ def test_accelerators_cost_their_share_of_the_node_and_an_unknown_price_stays_un
     assert cluster.price("MI300X", 1) == (None, None)
     assert Cluster(name="here", nodes=[NodePool(cpus=2)]).price(None, 0) == (None, None)
     assert Cluster(name="here", nodes=[NodePool(cpus=2, usd_per_hour=Usd(0.5))]).price(None, 0) == (0.5, "cluster here")
+
+
+def test_a_price_is_that_of_a_pool_that_has_so_many_and_is_not_taken_away() -> None:
+    spot = NodePool(cpus=8, accelerator="H100", accelerators=8, spot=True, usd_per_hour=Usd(8))
+    small = NodePool(cpus=8, accelerator="H100", accelerators=1, usd_per_hour=Usd(3))
+    large = NodePool(cpus=8, accelerator="H100", accelerators=8, usd_per_hour=Usd(16))
+    cluster = Cluster(name="lab", nodes=[spot, small, large])
+    assert cluster.price("H100", 1) == (3.0, "cluster lab")
+    assert cluster.price("H100", 4) == (8.0, "cluster lab")
+
+
+def test_a_pool_without_a_name_is_called_after_what_its_nodes_have() -> None:
+    assert NodePool(cpus=2).name == "cpu"
+    assert NodePool(cpus=2, accelerator="A100-80GB", accelerators=8, spot=True).name == "a100-80gbx8-spot"
+    assert NodePool(cpus=2, accelerator="NVIDIA RTX 6000 (Ada)", accelerators=1).name == "nvidia-rtx-6000-adax1"
+    assert NodePool(cpus=2, name="lab").name == "lab"
+
+
+def test_a_cluster_that_an_older_version_has_stored_still_loads() -> None:
+    stored = {"name": "lab", "address": "10.0.0.1:6379", "nodes": [{"count": 2, "cpus": 8, "memory": "1 TB"}]}
+    found = Cluster.model_validate(stored | {"images": {}, "versions": {}})
+    assert (found.quotas, found.storage, found.nodes[0].name) == ({}, None, "cpu")
+    assert Cluster.model_validate_json(found.model_dump_json()) == found

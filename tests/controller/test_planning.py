@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.clusters.cluster import Cluster, NodePool, load_cluster
+from orchestrator.clusters.cluster import Cluster, NodePool
+from orchestrator.clusters.load import load_cluster
 from orchestrator.controller.planning import make_plan
 from orchestrator.engines import vllm
 from orchestrator.errors import InputError
