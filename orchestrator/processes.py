@@ -1,5 +1,7 @@
 """Processes that die with their owner: engines, the gateway and worker programs are started here and nowhere else.
 
+`stop_all` ends what runs now and lets nothing start any more: a process that executes a stage is stopped by it.
+
 (The load generator's client processes end with their stdin by themselves: `loadgen/drive.py`.)
 """
 
@@ -10,12 +12,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.guard import CLEANUP_TIMEOUT_S
+
+
+class Stopped(BaseException):
+    """`stop_all` was called. No Exception, so that nothing that handles failures takes it for one."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +52,14 @@ class GuardedProcess:
         assert self._guard.stdout is not None, "start(..., events=True) gives lines"
         yield from self._guard.stdout
 
-    def stop(self) -> int:
-        """SIGTERM to the command; once it ends, or after the grace period, SIGKILL to its group. Waits for the end."""
+    def terminate(self) -> None:
+        """Begin what `stop` does, and return at once."""
         assert self._guard.stdin is not None
         self._guard.stdin.close()
+
+    def stop(self) -> int:
+        """SIGTERM to the command; once it ends, or after the grace period, SIGKILL to its group. Waits for the end."""
+        self.terminate()
         try:
             return self._guard.wait(self._grace_s + 5)
         except subprocess.TimeoutExpired:
@@ -80,14 +92,15 @@ def start(
 
     A program that does not exist ends at once, with the reason in the log. Variables of `environment` come on top of
     the inherited ones; None takes one away. `cleanup` is a command that runs before it and after its end, whatever
-    ended it: for what does not die with a process group, such as a container.
+    ended it: for what does not die with a process group, such as a container. Raises Stopped after `stop_all`.
     """
     changed = environment or {}
     # taken away by `env`, for the command alone: the guard may be found by PYTHONPATH itself
     away = [part for name, value in changed.items() if value is None for part in ("-u", name)]
     guard_line = [sys.executable, "-m", "orchestrator.guard", str(grace_s), json.dumps(list(cleanup))]
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    with log.open("ab") as output, _lock:
+        go_on()  # under the lock: what starts now is seen by `stop_all`
         guard = subprocess.Popen(
             [*guard_line, *(["env", *away] if away else []), *command],
             stdin=subprocess.PIPE,
@@ -97,7 +110,39 @@ def start(
             cwd=directory,
             start_new_session=True,
         )
-    return GuardedProcess(guard, grace_s + (CLEANUP_TIMEOUT_S if cleanup else 0), log)
+        started = GuardedProcess(guard, grace_s + (CLEANUP_TIMEOUT_S if cleanup else 0), log)
+        _started.add(started)
+    return started
+
+
+_lock = threading.Lock()
+_started: "weakref.WeakSet[GuardedProcess]" = weakref.WeakSet()  # a process that nobody holds any more ends by itself
+_stopping = threading.Event()
+
+
+def stop_all() -> None:
+    """Stop all processes that were started here, as `stop` does, side by side; from now on none is started any more.
+
+    May be called from any thread; returns when they have ended.
+    """
+    with _lock:
+        _stopping.set()
+        running = list(_started)
+    for process in running:
+        process.terminate()
+    for process in running:
+        process.stop()
+
+
+def stopping() -> bool:
+    """Whether `stop_all` was called."""
+    return _stopping.is_set()
+
+
+def go_on() -> None:
+    """Raises Stopped after `stop_all`: for whatever waits or works without a process of its own."""
+    if stopping():
+        raise Stopped
 
 
 def died_of(code: int) -> str:

@@ -67,6 +67,8 @@ def _words(event: Event) -> str:
         return f"{what}: {ttft}{data['tokens_per_s']:,.0f} tokens/s, {data['errors']} errors"
     if event.kind == "pid":
         return f"worker process {data['pid']}"
+    if event.kind == "checkpoint":
+        return f"checkpoint of step {data['step']} saved"
     about = f" {event.service}@{data['release']}" if event.service else ""
     words = event.kind.split(".", 1)[-1].replace("_", " ") + about
     return f"{words}: {data['message']}" if data.get("message") else words

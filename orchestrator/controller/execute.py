@@ -1,12 +1,16 @@
-"""Executes one stage of a run, inside the Ray actor that holds the stage's resources."""
+"""Executes one stage of a run, inside the Ray actor that holds the stage's resources.
 
+`execute` runs in one thread; `stop`, from another one of the same process, ends it with what it can save.
+"""
+
+import contextlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from orchestrator import plugins, processes, stages
 from orchestrator.environments.environment import kind_of
@@ -19,14 +23,33 @@ from orchestrator.store.store import Store
 _PACKAGE = Path(stages.__file__).parents[1]
 WORKER_GRACE_S = 120.0
 """Between SIGTERM and SIGKILL of a worker: long enough for the rest of an optimizer step and a checkpoint."""
+_LOOK_S = 0.5
 
 
-def execute(home: str, run: str, stage: str) -> dict[str, Any]:
+def execute(home: str, run: str, stage: str) -> dict[str, Any] | None:
     """Run the stage, or take the result of another run that made the same at the same time; its outputs as JSON.
 
-    Raises the stage's own OrchError.
+    None when `stop` ended it. Raises the stage's own OrchError.
     """
-    store = Store(Path(home))
+    try:
+        return _execute(Store(Path(home)), run, stage)
+    except processes.Stopped:
+        return None
+    except Exception:
+        if processes.stopping():  # it failed since its processes were taken away
+            return None
+        raise
+
+
+def stop() -> None:
+    """End the stage that this process executes, or will be asked to: its processes get SIGTERM and WORKER_GRACE_S.
+
+    Returns when they have ended; `execute` then returns None, or the outputs of a stage that was as good as done.
+    """
+    processes.stop_all()
+
+
+def _execute(store: Store, run: str, stage: str) -> dict[str, Any]:
     plan = Plan.model_validate(store.run(run).plan)
     planned = plan.stage(stage)
     assert planned is not None, f"the plan of {run} has a stage {stage}"
@@ -37,7 +60,11 @@ def execute(home: str, run: str, stage: str) -> dict[str, Any]:
     def emit(kind: str, /, **data: Any) -> None:
         store.record(kind, run=run, stage=stage, **data)
 
-    with FileLock(directory / "lock"):
+    def tell(kind: str, /, **data: Any) -> None:
+        processes.go_on()  # most of what a stage does without a process is told now and then
+        emit(kind, **data)
+
+    with _locked(directory / "lock"):
         made = store.finished_stage(planned.digest)
         if made is not None and not hasattr(module, "refresh"):
             return made.outputs or {}
@@ -55,14 +82,14 @@ def execute(home: str, run: str, stage: str) -> dict[str, Any]:
             cwd=Path(plan.directory),
             directory=directory,
             inputs=_inputs(store, run),
-            emit=emit,
+            emit=tell,
             worker=work,
             site=Site(
                 store.home,
                 kind_of(plan.accelerator),
                 plan.cluster.images,
                 plan.cluster.versions,
-                say=lambda message: emit("log", message=message),
+                say=lambda message: tell("log", message=message),
             ),
         )
         try:
@@ -76,10 +103,24 @@ def execute(home: str, run: str, stage: str) -> dict[str, Any]:
         return outputs.model_dump()
 
 
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a stage's folder; another run may have it for hours. Raises Stopped while it waits."""
+    lock = FileLock(path)
+    while not lock.is_locked:
+        processes.go_on()
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=_LOOK_S)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def run_worker(
     name: str, request: Mapping[str, Any], directory: Path, emit: Emit, *, python: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Run a worker program to its end and forward its events. Raises its OrchError, or WorkerDiedError.
+    """Run a worker program to its end and forward its events. Raises its OrchError, WorkerDiedError, or Stopped.
 
     `python` is the interpreter of another environment, which finds orch's package by PYTHONPATH.
     """
@@ -98,6 +139,7 @@ def run_worker(
     if error is not None:
         raise error
     if code:
+        processes.go_on()
         # killed from outside: worth another try; a Python error of its own would only come again
         kind = WorkerDiedError if code > 128 else InfrastructureError
         cause = f"the worker {name} died ({processes.died_of(code)})"

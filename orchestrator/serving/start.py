@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from orchestrator import processes
 from orchestrator.errors import EngineError, InfrastructureError, OrchError, from_record
 from orchestrator.serving import gateway
 from orchestrator.store.records import Release
@@ -63,6 +64,7 @@ def _until(done: Callable[[], bool], timeout_s: float) -> bool:
     while not done():
         if time.monotonic() > deadline:
             return False
+        processes.go_on()
         time.sleep(0.05)
     return True
 

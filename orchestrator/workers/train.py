@@ -304,10 +304,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
 
 class MarkComplete(TrainerCallback):  # type: ignore[misc]
-    """Marks a checkpoint once all its files are written."""
+    """Marks a checkpoint once all its files are written, and says so."""
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        (saved / COMPLETE).touch()
+        emit("checkpoint", step=state.global_step, path=str(saved))
 
 
 class Stop(TrainerCallback):  # type: ignore[misc]
