@@ -58,7 +58,7 @@ def _error(name: str, problems: list[Problem]) -> RecipeError:
 
 
 def _listing(name: str, problems: list[Problem]) -> str:
-    ordered = sorted(set(problems), key=lambda problem: (problem.origin.file, problem.origin.line))
+    ordered = sorted(dict.fromkeys(problems), key=lambda problem: (problem.origin.file, problem.origin.line))
     count = f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''}"
     return f"{count} in {name}\n" + "\n".join(f"  {problem}" for problem in ordered)
 
@@ -78,16 +78,18 @@ def _problem(model: type[BaseModel], document: Document, detail: ErrorDetails) -
 def _known(model: type[BaseModel], key: Key) -> list[str]:
     """The fields allowed at a key."""
     here: Any = model
+    of_mapping = False
     for part in key:
-        here = _inside(here, part)
+        if of_mapping or isinstance(part, int) or here is None:  # a key of the user's own, or an index
+            of_mapping = False
+            continue
+        field = here.model_fields.get(part)
+        here, of_mapping = (_first_model(field.annotation), _is_mapping(field.annotation)) if field else (None, False)
     return sorted(here.model_fields) if here else []
 
 
-def _inside(model: Any, part: str | int) -> Any:
-    if model is None or isinstance(part, int):
-        return model
-    field = model.model_fields.get(part)
-    return _first_model(field.annotation) if field else None
+def _is_mapping(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is dict or any(map(_is_mapping, typing.get_args(annotation)))
 
 
 def _first_model(annotation: Any) -> type[BaseModel] | None:

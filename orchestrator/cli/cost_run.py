@@ -27,7 +27,7 @@ SHOWN = 6
 
 def show(recipe: Path, overrides: list[str], cluster: Path | None, home: Path, *, as_json: bool) -> None:
     """Raises InputError for a recipe that names no accelerator."""
-    plan = make_plan(load_recipe(recipe, overrides, home), load_cluster(cluster), Store(home), Path.cwd())
+    plan = make_plan(load_recipe(recipe, overrides, home), load_cluster(cluster, home), Store(home), Path.cwd())
     found = plan.forecast
     if found is None or found.accelerator is None:
         raise InputError(

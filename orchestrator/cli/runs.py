@@ -205,5 +205,5 @@ def _planned(
     accepted = Acceptance(who=user(), reason=why.strip()) if why else None
     loaded = load_recipe(recipe, overrides or [], home())
     store = Store(home())
-    found = make_plan(loaded, load_cluster(cluster), store, Path.cwd(), accepted=accepted, forced=forced)
+    found = make_plan(loaded, load_cluster(cluster, home()), store, Path.cwd(), accepted=accepted, forced=forced)
     return loaded, found, store

@@ -1,22 +1,16 @@
 """What a cluster is, as values: node pools, quotas and storage; `load.py` reads one from its file."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from orchestrator.config import Model
 from orchestrator.units import Bytes, Usd
 
 MOST_ACCELERATORS = 16
 """Of one node, that the scheduler's tables have room for."""
-
-
-def _derived(given: dict[str, Any]) -> str:
-    kind, spot = given.get("accelerator"), "-spot" if given.get("spot") else ""
-    if not kind:
-        return f"cpu{spot}"
-    return re.sub(r"[^a-z0-9]+", "-", str(kind).lower()).strip("-") + f"x{given.get('accelerators', 0)}{spot}"
 
 
 class NodePool(Model):
@@ -36,7 +30,7 @@ class NodePool(Model):
     """Accelerators of one NVLink (or xGMI) island, neighbours by index; 0: all of a node's are one."""
     spot: bool = False
     """Whether its nodes may be taken away at short notice."""
-    name: str = Field(default_factory=_derived, pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")
+    name: str = Field("", validate_default=True, pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")
     """Lower-case letters, digits and `-`; without it such as `h100x8`, `h100x8-spot` or `cpu`."""
     labels: dict[str, str] = {}
     """Labels that its nodes carry in Ray, such as {rack: r1}; what `orch clusters up` writes gives them these."""
@@ -50,6 +44,20 @@ class NodePool(Model):
     """Price of one node for an hour; without it no $ per million tokens is given."""
     price_source: str | None = None
     """Where the price comes from, such as `list price of ..., 2026-11-01`; stands beside every price in a report."""
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _named(cls, given: Any, info: ValidationInfo) -> Any:
+        """A default factory that reads other fields would be one more error wherever one of them is wrong."""
+        return given or derived_name(info.data)
+
+
+def derived_name(pool: Mapping[str, Any]) -> str:
+    """Of a pool that has none, from its other fields."""
+    kind, spot = pool.get("accelerator"), "-spot" if pool.get("spot") else ""
+    if not kind:
+        return f"cpu{spot}"
+    return re.sub(r"[^a-z0-9]+", "-", str(kind).lower()).strip("-") + f"x{pool.get('accelerators', 0)}{spot}"
 
 
 class Quota(Model):
