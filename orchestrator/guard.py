@@ -2,8 +2,10 @@
 
 The owner holds the other end of our stdin: when it closes it, or is killed in any way, the pipe ends, and the command
 gets SIGTERM. Once it has ended, or after GRACE_S seconds, its whole group gets SIGKILL (systemd calls this `mixed`): a
-server like vLLM drains its requests only while the processes that it started live. On Linux the command dies too if
-this process is killed itself. CLEANUP, a JSON list, is a command that runs before it and after its end.
+server like vLLM drains its requests only while the processes that it started live. A byte on our stdin says that the
+command hangs: it gets SIGUSR1, on which a worker writes its stacks into its log, and its group SIGKILL right after.
+On Linux the command dies too if this process is killed itself. CLEANUP, a JSON list, is a command that runs before it
+and after its end.
 """
 
 import contextlib
@@ -16,6 +18,8 @@ import sys
 import threading
 
 CLEANUP_TIMEOUT_S = 30.0
+STACKS_S = 1.0
+"""For a command that hangs to write its stacks."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -26,12 +30,11 @@ def _new_group() -> None:
 
 
 def _stop_when_owner_is_gone(child: subprocess.Popen[bytes], grace_s: float) -> None:
-    while os.read(0, 4096):
-        pass
+    hangs = bool(os.read(0, 1))
     with contextlib.suppress(ProcessLookupError):
-        os.kill(child.pid, signal.SIGTERM)
+        os.kill(child.pid, signal.SIGUSR1 if hangs else signal.SIGTERM)
     try:
-        child.wait(grace_s)
+        child.wait(STACKS_S if hangs else grace_s)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
 

@@ -8,6 +8,7 @@
 import contextlib
 import json
 import os
+import selectors
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.guard import CLEANUP_TIMEOUT_S
+from orchestrator.guard import CLEANUP_TIMEOUT_S, STACKS_S
 
 
 class Stopped(BaseException):
@@ -47,10 +48,23 @@ class GuardedProcess:
         """Wait for the end; the exit code."""
         return self._guard.wait()
 
-    def lines(self) -> Iterator[bytes]:
-        """Lines of stdout, for a process that was started with `events=True`."""
+    def lines(self, *, look_s: float | None = None) -> Iterator[bytes | None]:
+        """Lines of stdout, for a process that was started with `events=True`; None after each `look_s` without any."""
         assert self._guard.stdout is not None, "start(..., events=True) gives lines"
-        yield from self._guard.stdout
+        pipe, rest = self._guard.stdout.fileno(), b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while True:
+                if not selector.select(look_s):
+                    yield None
+                    continue
+                read = os.read(pipe, 65536)
+                if not read:
+                    break
+                *whole, rest = (rest + read).split(b"\n")
+                yield from whole
+        if rest:
+            yield rest
 
     def terminate(self) -> None:
         """Begin what `stop` does, and return at once."""
@@ -60,9 +74,23 @@ class GuardedProcess:
     def stop(self) -> int:
         """SIGTERM to the command; once it ends, or after the grace period, SIGKILL to its group. Waits for the end."""
         self.terminate()
+        return self._end(self._grace_s)
+
+    def kill_hung(self) -> int:
+        """SIGUSR1, on which a worker writes its stacks into its log, then SIGKILL to its group. Waits for the end."""
+        assert self._guard.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or is being stopped
+            os.write(self._guard.stdin.fileno(), b"k")
+        return self._end(STACKS_S)
+
+    def _end(self, grace_s: float) -> int:
         try:
-            return self._guard.wait(self._grace_s + 5)
-        except subprocess.TimeoutExpired:
+            return self._guard.wait(grace_s + 5)
+        except subprocess.TimeoutExpired:  # the guard itself hangs
+            for stat in _stats():
+                if stat.parent == self.pid:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(stat.session, signal.SIGKILL)
             self._guard.kill()
             return self._guard.wait()
 

@@ -6,6 +6,7 @@
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from orchestrator import plugins, processes, stages
+from orchestrator.controller.heartbeat import SILENCE, Heartbeat, Patience
 from orchestrator.environments.environment import kind_of
 from orchestrator.environments.site import Site
 from orchestrator.errors import InfrastructureError, OrchError, WorkerDiedError, disk_full, from_record, is_disk_full
@@ -24,6 +26,7 @@ _PACKAGE = Path(stages.__file__).parents[1]
 WORKER_GRACE_S = 120.0
 """Between SIGTERM and SIGKILL of a worker: long enough for the rest of an optimizer step and a checkpoint."""
 _LOOK_S = 0.5
+_STACKS_BYTES = 20_000
 
 
 def execute(home: str, run: str, stage: str) -> dict[str, Any] | None:
@@ -118,11 +121,18 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def run_worker(
-    name: str, request: Mapping[str, Any], directory: Path, emit: Emit, *, python: Sequence[str] | None = None
+    name: str,
+    request: Mapping[str, Any],
+    directory: Path,
+    emit: Emit,
+    *,
+    python: Sequence[str] | None = None,
+    patience: Patience = Patience(),  # noqa: B008 - a constant
 ) -> dict[str, Any]:
     """Run a worker program to its end and forward its events. Raises its OrchError, WorkerDiedError, or Stopped.
 
-    `python` is the interpreter of another environment, which finds orch's package by PYTHONPATH.
+    `python` is the interpreter of another environment, which finds orch's package by PYTHONPATH. A worker that is
+    silent for longer than `patience` and its own words allow is killed.
     """
     result, asked = directory / f"{name}.result.json", directory / f"{name}.request.json"
     asked.write_text(json.dumps(request))
@@ -132,7 +142,7 @@ def run_worker(
     log = directory / f"{name}.log"
     process = processes.start(command, log=log, environment=found_by, grace_s=WORKER_GRACE_S, events=True)
     try:
-        error = _forward(process, emit)
+        error = _forward(process, name, emit, Heartbeat(patience, time.monotonic()), patience.look_s)
         code = process.wait()
     finally:
         process.stop()
@@ -158,20 +168,40 @@ def _package_alone(directory: Path) -> Path:
     return link.parent
 
 
-def _forward(process: processes.GuardedProcess, emit: Emit) -> OrchError | None:
+def _forward(
+    process: processes.GuardedProcess, name: str, emit: Emit, heartbeat: Heartbeat, look_s: float
+) -> OrchError | None:
+    """Its error, if it tells one; a WorkerDiedError when it hung and had to be killed."""
     error = None
-    for line in process.lines():
+    for line in process.lines(look_s=look_s):
+        now = time.monotonic()
+        if line is None:
+            heartbeat.looked(now)
+            if hung := heartbeat.hung(now):
+                return _kill(process, f"the worker {name} {hung}", emit)
+            continue
         try:
             event = json.loads(line)
             kind = event.pop("kind")
         except (ValueError, KeyError, AttributeError, TypeError):  # a library's print, or a line cut by SIGKILL
             emit("log", message=line.decode(errors="replace").rstrip())
             continue
+        heartbeat.heard(kind, event, now)
         if kind == "error":
             error = from_record(event)
-        else:
+        elif kind != SILENCE:
             emit(kind, **event)
     return error
+
+
+def _kill(process: processes.GuardedProcess, what: str, emit: Emit) -> WorkerDiedError:
+    """What it did is an event, as far as its stacks could be written: a process that is stopped writes none."""
+    before = process.log.stat().st_size
+    process.kill_hung()
+    with process.log.open(errors="replace") as log:
+        log.seek(before)
+        emit("hung", message=what, stacks=log.read(_STACKS_BYTES))
+    return WorkerDiedError(what, next_step=f"where it hung, in its log: {process.log}")
 
 
 def _inputs(store: Store, run: str) -> dict[str, Outputs]:

@@ -38,4 +38,4 @@ def cast(file: Path, out: Path, dtype: torch.dtype) -> int:
 
 
 if __name__ == "__main__":
-    main(work)
+    main(work, silent_s=4 * 3600.0)

@@ -31,4 +31,4 @@ def fetch(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    protocol.main(fetch)
+    protocol.main(fetch, silent_s=24 * 3600.0)

@@ -88,4 +88,4 @@ def save_tokenizer(tokenizer: Any, folder: Path, origins: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main(work)
+    main(work, silent_s=4 * 3600.0)

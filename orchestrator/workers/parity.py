@@ -140,4 +140,4 @@ def difference(expected: torch.Tensor, found: torch.Tensor, answer: Sequence[int
 
 
 if __name__ == "__main__":
-    main(work)
+    main(work, silent_s=4 * 3600.0)

@@ -3,11 +3,16 @@
 `python -m orchestrator.workers.NAME REQUEST RESULT`: REQUEST is a JSON file; events leave as JSON lines on stdout;
 RESULT is written last, in one step; an expected failure leaves as an `error` event and its exit code. Everything
 else that a library prints goes to stderr, which is the stage's log.
+
+A worker that is silent for too long is taken for hung and killed (`controller/heartbeat.py`): `main` says how long it
+may be, any event breaks the silence. SIGUSR1 writes the stacks of all threads into the log.
 """
 
+import faulthandler
 import json
 import os
 import resource
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -28,9 +33,24 @@ def emit(kind: str, /, **data: Any) -> None:
     os.write(_events, (json.dumps({"kind": kind, **data}) + "\n").encode())
 
 
-def main(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Run `work` on the request named on the command line and write its result; exits the process."""
+def may_be_silent(at_most_s: float) -> None:
+    """From now on we may take so long without an event."""
+    emit("silence", at_most_s=at_most_s)
+
+
+def steps_follow() -> None:
+    """From now on there is a `progress` event for every step; how long one may take follows from those before."""
+    emit("silence", at_most_s=None)
+
+
+def main(work: Callable[[dict[str, Any]], dict[str, Any]], *, silent_s: float = 3600.0) -> None:
+    """Run `work` on the request named on the command line and write its result; exits the process.
+
+    `silent_s`: the longest that it takes between two events, on a slow disk and with the largest model.
+    """
     os.dup2(2, 1)  # a library's print must not be read as an event
+    faulthandler.register(signal.SIGUSR1)  # in the handler itself: works while Python is stuck in a library
+    may_be_silent(silent_s)
     request_path, result_path = Path(sys.argv[1]), Path(sys.argv[2])
     try:
         # a worker that lost its owner may still be writing its last checkpoint: the next one waits for it

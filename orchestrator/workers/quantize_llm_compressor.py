@@ -124,4 +124,4 @@ def copy_others(folder: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(work)
+    main(work, silent_s=12 * 3600.0)

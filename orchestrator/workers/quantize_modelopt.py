@@ -95,4 +95,4 @@ def read(model: Any, tokens: Sequence[Sequence[int]]) -> None:
 
 
 if __name__ == "__main__":
-    main(work)
+    main(work, silent_s=12 * 3600.0)

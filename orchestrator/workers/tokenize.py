@@ -158,4 +158,4 @@ def lengths(values: Iterable[int]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(work)
+    main(work, silent_s=4 * 3600.0)

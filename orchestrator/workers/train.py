@@ -36,12 +36,14 @@ from orchestrator.plugins import nearest
 from orchestrator.stages.train import nothing_to_train, starts_from_base
 from orchestrator.token_contract import TokenContract
 from orchestrator.workers import contract, loading
-from orchestrator.workers.protocol import emit, main
+from orchestrator.workers.protocol import emit, main, may_be_silent, steps_follow
 
 COMPLETE = "complete"
 KEPT_CHECKPOINTS = 2
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 EXIT_ON_SIGTERM = 143
+SILENT_S = 3600.0
+"""For loading the base, a checkpoint, or what is written at the end."""
 OWNED = {  # SFTConfig's name -> the recipe's, for a clear refusal in `extra`
     "max_length": "sequence_len",
     "packing": "sample_packing",
@@ -282,6 +284,10 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._first = (time.monotonic(), state.global_step)
+        steps_follow()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        may_be_silent(SILENT_S)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs or self._first is None:
@@ -452,4 +458,4 @@ def metrics(trainer: SFTTrainer, seconds: float) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(work)
+    main(work, silent_s=SILENT_S)
