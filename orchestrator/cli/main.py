@@ -8,6 +8,7 @@ from orchestrator.cli import (  # noqa: F401  each registers its commands
     bench,
     bench_run,
     catalog,
+    clusters,
     cost,
     engines,
     engines_matrix,

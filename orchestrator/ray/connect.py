@@ -31,7 +31,7 @@ _STOP_TIMEOUT_S = 30.0
 def address_of_head(home: Path) -> str | None:
     """Address of this home's local Ray, or None when it does not run."""
     found = _description(home)
-    return found["address"] if found and _alive(found["pid"]) and _listens(found["address"]) else None
+    return found["address"] if found and _alive(found["pid"]) and listens(found["address"]) else None
 
 
 def start_head(home: Path, *, num_cpus: int) -> str:
@@ -120,7 +120,7 @@ def _description(home: Path) -> dict[str, Any] | None:
         return None
 
 
-def _listens(address: str) -> bool:
+def listens(address: str) -> bool:
     host, port = address.rsplit(":", 1)
     with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
         return True
@@ -139,7 +139,7 @@ def _alive(pid: int) -> bool:
 
 def _wait_until_up(head: subprocess.Popen[bytes], address: str, log: Path) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while not _listens(address):
+    while not listens(address):
         if head.poll() is not None or time.monotonic() > deadline:
             head.kill()
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
