@@ -16,7 +16,10 @@ over a process boundary without its class being pickled.
 """
 
 import errno
-from typing import Any
+from typing import Any, Literal
+
+Cause = Literal["preempted", "node", "gpu_memory", "host_memory", "hang", "unknown"]
+"""What a process died of: it had to make room, its node went away, ..."""
 
 
 class OrchError(Exception):
@@ -76,6 +79,17 @@ class InfrastructureError(OrchError):
 class WorkerDiedError(InfrastructureError):
     """A stage's process was killed, or its node went away."""
 
+    def __init__(
+        self, message: str, *, next_step: str | None = None, cause: Cause = "unknown", node: str | None = None
+    ) -> None:
+        super().__init__(message, next_step=next_step)
+        self.cause = cause
+        self.node = node
+        """Where it died, in the words of whoever placed it."""
+
+    def as_record(self) -> dict[str, Any]:
+        return {**super().as_record(), "cause": self.cause, "node": self.node}
+
 
 class EngineError(InfrastructureError):
     """A serving engine did not start, died, or answered wrongly."""
@@ -97,8 +111,11 @@ def is_disk_full(error: OSError) -> bool:
 
 def from_record(record: dict[str, Any]) -> OrchError:
     """The error that `as_record` described; a type that this version does not know becomes an OrchError."""
-    kinds = {kind.__name__: kind for kind in _tree(OrchError)}
-    return kinds.get(record["type"], OrchError)(record["message"], next_step=record.get("next_step"))
+    kind = {kind.__name__: kind for kind in _tree(OrchError)}.get(record["type"], OrchError)
+    about = {"next_step": record.get("next_step")}
+    if issubclass(kind, WorkerDiedError):
+        about |= {name: record[name] for name in ("cause", "node") if name in record}
+    return kind(record["message"], **about)
 
 
 def _tree(kind: type[OrchError]) -> list[type[OrchError]]:

@@ -5,6 +5,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from orchestrator import plugins, processes, stages
+from orchestrator.controller import causes
 from orchestrator.controller.heartbeat import SILENCE, Heartbeat, Patience
 from orchestrator.environments.environment import kind_of
 from orchestrator.environments.site import Site
@@ -27,6 +29,8 @@ WORKER_GRACE_S = 120.0
 """Between SIGTERM and SIGKILL of a worker: long enough for the rest of an optimizer step and a checkpoint."""
 _LOOK_S = 0.5
 _STACKS_BYTES = 20_000
+_SAID_BYTES = 64_000
+"""A process that aborts writes the frames of all its threads behind the cause."""
 
 
 def execute(home: str, run: str, stage: str) -> dict[str, Any] | None:
@@ -138,9 +142,11 @@ def run_worker(
     asked.write_text(json.dumps(request))
     result.unlink(missing_ok=True)
     command = [*(python or [sys.executable]), "-m", f"orchestrator.workers.{name}", str(asked), str(result)]
-    found_by = {"PYTHONPATH": str(_package_alone(directory))} if python else None
+    environment = {key: value for key, value in causes.COLLECTIVES.items() if key not in os.environ}
+    environment |= {"PYTHONPATH": str(_package_alone(directory))} if python else {}
     log = directory / f"{name}.log"
-    process = processes.start(command, log=log, environment=found_by, grace_s=WORKER_GRACE_S, events=True)
+    before, kills = log.stat().st_size if log.exists() else 0, causes.kernel_kills()
+    process = processes.start(command, log=log, environment=environment, grace_s=WORKER_GRACE_S, events=True)
     try:
         error = _forward(process, name, emit, Heartbeat(patience, time.monotonic()), patience.look_s)
         code = process.wait()
@@ -150,10 +156,13 @@ def run_worker(
         raise error
     if code:
         processes.go_on()
-        # killed from outside: worth another try; a Python error of its own would only come again
-        kind = WorkerDiedError if code > 128 else InfrastructureError
-        cause = f"the worker {name} died ({processes.died_of(code)})"
-        raise kind(f"{cause}:\n{process.last_lines()}", next_step=f"its whole log: {log}")
+        ended = f"the worker {name} died ({processes.died_of(code)})"
+        death = causes.died_of(code, _from(log, before)[-_SAID_BYTES:], causes.kernel_kills() - kills)
+        next_step = f"its whole log: {log}"
+        if death is None:
+            raise InfrastructureError(f"{ended}:\n{process.last_lines()}", next_step=next_step)
+        text = f"{ended}: {death.words}\n{process.last_lines()}"
+        raise WorkerDiedError(text, next_step=next_step, cause=death.cause)
     found: dict[str, Any] = json.loads(result.read_text())
     return found
 
@@ -198,10 +207,15 @@ def _kill(process: processes.GuardedProcess, what: str, emit: Emit) -> WorkerDie
     """What it did is an event, as far as its stacks could be written: a process that is stopped writes none."""
     before = process.log.stat().st_size
     process.kill_hung()
-    with process.log.open(errors="replace") as log:
-        log.seek(before)
-        emit("hung", message=what, stacks=log.read(_STACKS_BYTES))
-    return WorkerDiedError(what, next_step=f"where it hung, in its log: {process.log}")
+    emit("hung", message=what, stacks=_from(process.log, before)[:_STACKS_BYTES])
+    return WorkerDiedError(what, next_step=f"where it hung, in its log: {process.log}", cause="hang")
+
+
+def _from(log: Path, offset: int) -> str:
+    """What was written behind it."""
+    with log.open(errors="replace") as file:
+        file.seek(offset)
+        return file.read()
 
 
 def _inputs(store: Store, run: str) -> dict[str, Outputs]:

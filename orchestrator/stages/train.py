@@ -10,13 +10,13 @@ import json
 import re
 import struct
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
 from orchestrator.config import Model
 from orchestrator.engines.base import Adapter
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, NotAllowedError, WorkerDiedError
 from orchestrator.plugins import nearest
 from orchestrator.stages.base import Context, Outputs, Resources
 
@@ -26,6 +26,8 @@ METRICS = ("loss", "steps", "tokens_per_s", "seconds", "trainable_parameters")
 ON_ACCELERATOR = True
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 ALL_LINEAR = "all-linear"
+MAX_HALVINGS = 2
+"""Of micro_batch_size, when the accelerator's memory runs out: the plan has computed that it fits."""
 FROM_BASE = ("pissa", "olora")
 STARTS = ("gaussian", "orthogonal", *FROM_BASE)
 _OTHER_STARTS = {
@@ -147,17 +149,66 @@ def run(config: Config, context: Context) -> Outputs:
     base_model = context.inputs["prepare"].artifacts["base_model"]
     if Path(base_model).is_dir():
         check_base_model(Path(base_model), config)
-    result = context.worker(
-        "train",
-        {
-            "config": config.model_dump(),
-            "base_model": base_model,
-            "train": context.inputs["data"].artifacts["train"],
-            "rows": context.inputs["data"].artifacts["train_rows"],
-            "directory": str(context.directory),
-        },
-    )
-    return Outputs(artifacts=result["artifacts"], metrics=result["metrics"], report=result["report"])
+    request = {
+        "base_model": base_model,
+        "train": context.inputs["data"].artifacts["train"],
+        "rows": context.inputs["data"].artifacts["train_rows"],
+        "directory": str(context.directory),
+    }
+    result, batch = _fit(config, context, request)
+    report = result["report"] | ({"smaller_batch": batch._asdict()} if batch.halvings else {})
+    return Outputs(artifacts=result["artifacts"], metrics=result["metrics"], report=report)
+
+
+class Batch(NamedTuple):
+    """How the rows of one optimizer step are divided; their number is always the same."""
+
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    halvings: int = 0
+
+    def smaller(self) -> "Batch | None":
+        """Half the rows at a time, or the next divisor below; None where that is not possible, or was done twice."""
+        size = next((n for n in range(self.micro_batch_size // 2, 0, -1) if self.micro_batch_size % n == 0), None)
+        if size is None or self.halvings == MAX_HALVINGS:
+            return None
+        more = self.micro_batch_size // size
+        return Batch(size, self.gradient_accumulation_steps * more, self.halvings + 1)
+
+
+def _fit(config: Config, context: Context, request: dict[str, Any]) -> tuple[dict[str, Any], Batch]:
+    """The worker's result. Raises NotAllowedError when the accelerator's memory is too small for any batch."""
+    kept = context.directory / "batch.json"  # a later attempt begins with what this one has found out
+    batch = Batch(*json.loads(kept.read_text())) if kept.exists() else Batch(
+        config.micro_batch_size, config.gradient_accumulation_steps
+    )  # fmt: skip
+    while True:
+        divided = {name: value for name, value in batch._asdict().items() if name != "halvings"}
+        try:
+            return context.worker("train", request | {"config": config.model_dump() | divided}), batch
+        except WorkerDiedError as error:
+            if error.cause != "gpu_memory":
+                raise
+            too_large, batch = batch, _smaller(batch, error)
+            kept.write_text(json.dumps(batch))
+            context.emit(
+                "smaller_batch",
+                message=f"out of GPU memory with micro_batch_size {too_large.micro_batch_size}; going on with"
+                f" {batch.micro_batch_size} and gradient_accumulation_steps {batch.gradient_accumulation_steps}",
+                **batch._asdict(),
+            )
+
+
+def _smaller(batch: Batch, error: WorkerDiedError) -> Batch:
+    found = batch.smaller()
+    if found is None:
+        raise NotAllowedError(
+            f"training does not fit into the memory of the accelerator with micro_batch_size {batch.micro_batch_size}:"
+            f" {error.message.splitlines()[0]}",
+            next_step="take adapter qlora, a smaller sequence_len or micro_batch_size, or an accelerator with more"
+            " memory (`orch plan` shows what needs how much)",
+        ) from error
+    return found
 
 
 def check_base_model(directory: Path, config: Config) -> None:
