@@ -8,8 +8,8 @@ from orchestrator import plugins, stages
 from orchestrator.digests import digest_value
 from orchestrator.errors import InputError, OrchError, from_record
 from orchestrator.loadgen import hardware
-from orchestrator.planner.plan import Gate, Plan
-from orchestrator.report.run import GateReport, RunReport, StageReport
+from orchestrator.planner.plan import Gate, Plan, PlannedTarget
+from orchestrator.report.run import GateReport, RunReport, StageReport, TargetReport
 from orchestrator.report.words import number
 from orchestrator.stages.base import Outputs
 from orchestrator.store.records import Event, StageRun
@@ -55,6 +55,7 @@ def _report(store: Store, run: str, ended: str, error: OrchError | None) -> RunR
         next_step=error.next_step if error else None,
         stages=[_stage(store, row) for row in rows],
         gates=[_gate(gate, events) for gate in plan.gates],
+        targets=[_target(target) for target in plan.targets],
         release=deployed.get("release"),
         url=deployed.get("url"),
         hardware=hardware.describe(),
@@ -80,6 +81,16 @@ def _stage(store: Store, row: StageRun) -> StageReport:
     error = from_record(row.error).message if row.error else None
     return StageReport(
         name=row.stage, state=row.state, seconds=seconds, error=error, metrics=outputs.metrics, report=outputs.report
+    )
+
+
+def _target(target: PlannedTarget) -> TargetReport:
+    return TargetReport(
+        name=target.name,
+        engine=target.engine,
+        quantization=target.quantization,
+        environment=target.environment,
+        left_out=target.refused if target.left_out else None,
     )
 
 

@@ -11,6 +11,7 @@ from orchestrator.report.words import duration, number
 Data = Mapping[str, Any]
 _LIMITS = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "e2e": "end-to-end"}
 _FAILING = 0.01
+_CACHED = 0.01
 
 
 def findings(result: Data) -> dict[str, list[str]]:
@@ -165,6 +166,20 @@ def _about_servers(result: Data) -> Iterator[str]:
 def _about_prompts(result: Data) -> Iterator[str]:
     if result["prompt_parity"] and result["prompt_parity"].get("identical") is False:
         yield "The targets did not count the same tokens for the same prompts; see prompt-token parity."
+    if shares := _cached(result):
+        told = ", ".join(f"{100 * share:.0f} % of {target}'s" for target, share in shares.items())
+        yield f"Prefix caches are on, as when serving, and gave some of the prompt tokens: {told}."
+
+
+def _cached(result: Data) -> dict[str, float]:
+    """Target -> share of its prompt tokens that its server took from its cache, where that is worth a word."""
+    cells = [cell for cell in measured(result) if cell["summary"]["cached_tokens"] and cell["summary"]["prompt_tokens"]]
+    asked = {target: [cell["summary"] for cell in cells if cell["target"] == target] for target in _targets(cells)}
+    shares = {
+        target: sum(found["cached_tokens"] for found in summaries) / sum(found["prompt_tokens"] for found in summaries)
+        for target, summaries in asked.items()
+    }
+    return {target: share for target, share in shares.items() if share > _CACHED}
 
 
 def _count(cells: Sequence[Data], word: str) -> str:

@@ -8,7 +8,7 @@ What a run does not have (it failed, or its recipe has no such section) is said 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.report import bench, charts, parity
+from orchestrator.report import bench, charts, exports, findings, parity
 from orchestrator.report.run import RunReport, StageReport
 from orchestrator.report.words import number, page, words
 
@@ -29,8 +29,10 @@ def render(run: RunReport) -> str:
         scores=scores(run),
         headlines=headlines(run),
         loss_chart=_loss_chart(run),
+        exports=exports.rows(run),
         parity=parity.view(run.stage("parity"), run.gates),
         benchmark=_benchmark(run),
+        doubts=findings.doubts(run.benchmark) if run.benchmark else [],
         hardware=_measured(run, "hardware") or run.hardware,
     )
 

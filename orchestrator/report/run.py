@@ -31,6 +31,18 @@ class GateReport(Model):
     verdict: Literal["passed", "failed", "not judged"]
 
 
+class TargetReport(Model):
+    """One export of the recipe, made or left out."""
+
+    name: str
+    engine: str
+    quantization: str
+    environment: str | None = None
+    """What its engine runs from, such as `vllm 0.32.0`; None: the interpreter that runs orch."""
+    left_out: str | None = None
+    """Why it cannot be served where the run was; None: it was made."""
+
+
 class RunReport(Model):
     """One run."""
 
@@ -48,6 +60,7 @@ class RunReport(Model):
     """What to type after a failure."""
     stages: list[StageReport]
     gates: list[GateReport] = []
+    targets: list[TargetReport] = []
     release: str | None = None
     """`service@number` that this run made."""
     url: str | None = None

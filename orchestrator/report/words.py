@@ -29,6 +29,7 @@ def page(template: str, **values: Any) -> str:
         "duration": duration,
         "moment": moment,
         "size": size,
+        "filesize": filesize,
     }
     return environment.get_template(template).render(**values)
 
@@ -85,6 +86,13 @@ def moment(seconds: float | None) -> str:
 def size(amount: int | None) -> str:
     """Memory in GiB."""
     return "unknown" if amount is None else str(Bytes.parse(f"{amount / 2**30:.1f}GiB"))
+
+
+def filesize(amount: float | None) -> str:
+    """Bytes of files, in powers of ten as file systems and downloads say it."""
+    if amount is None:
+        return "–"
+    return f"{amount / 1e9:.3g} GB" if amount >= 1e9 else f"{amount / 1e6:.3g} MB"
 
 
 def words(name: str) -> str:

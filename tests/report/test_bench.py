@@ -135,6 +135,14 @@ def test_a_clock_that_was_set_is_a_doubt():
     assert doubts(result) == ["The client's clock was set while measuring: vllm-fp8 at 1 stream."]
 
 
+def test_prompt_tokens_that_a_prefix_cache_gave_are_a_doubt():
+    result = plain(cells=plain()["cells"][:2])
+    for cell, cached in zip(result["cells"], (20, 60), strict=True):
+        cell["summary"] |= {"prompt_tokens": 200, "cached_tokens": cached}
+    (said,) = doubts(result)
+    assert said == "Prefix caches are on, as when serving, and gave some of the prompt tokens: 20 % of vllm-fp8's."
+
+
 def test_a_result_in_which_everything_failed_still_has_a_page():
     cells = [{**cell, "state": "failed", "cause": "refused", "summary": None} for cell in plain()["cells"]]
     page = render(plain(cells=cells))

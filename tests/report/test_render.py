@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from orchestrator.report.render import absence, render, scores
-from orchestrator.report.run import GateReport, RunReport, StageReport
+from orchestrator.report.run import GateReport, RunReport, StageReport, TargetReport
 from orchestrator.report.words import duration, number
 from orchestrator.stats import mean, percentile
 from tests.bench.fake_result import fake_result
@@ -95,6 +95,10 @@ GPUS = [{"name": "NVIDIA H100 80GB HBM3", "memory_bytes": 81559 * 2**20, "driver
 HARDWARE = {"cpu": "AMD EPYC 9354", "cores": 32, "memory_bytes": 2**38, "gpus": GPUS, "system": "Linux 6.8.0 x86_64"}
 
 
+GGUF = TargetReport(name="gguf", engine="llama_cpp", quantization="Q8_0", environment="llama_cpp 2026.10.11549")
+LEFT_OUT = TargetReport(name="trt", engine="tensorrt_llm", quantization="FP8", left_out="no NVIDIA GPU")
+
+
 def whole_run():
     curve = [[step, 0.3 + 3.1 * math.exp(-step / 40) + 0.05 * math.sin(step), 2900.0] for step in range(1, 220, 3)]
     levels = [level(concurrency) for concurrency in (1, 4, 8, 16)]
@@ -110,7 +114,7 @@ def whole_run():
             report={"loss_curve": curve, "training": {"method": "qlora", "quantization": "nf4", "double": True}},
         ),
         StageReport(name="evaluate", state="succeeded", seconds=88.0, metrics=EVALUATION, report=EVALUATED),
-        StageReport(name="export", state="succeeded", seconds=9.4),
+        StageReport(name="export", state="succeeded", seconds=9.4, metrics={"gguf.bytes": 4_239_219}),
         StageReport(name="parity", state="succeeded", seconds=31.0, metrics=PARITY, report=COMPARED),
         StageReport(name="deploy", state="succeeded", seconds=2.2),
         StageReport(
@@ -136,6 +140,7 @@ def whole_run():
         owner="mara",
         stages=stages,
         gates=gates,
+        targets=[GGUF, LEFT_OUT],
         release="legal-assistant@3",
         url="http://127.0.0.1:8800/v1",
         versions={"torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.2", "ray": "2.60.0"},
@@ -195,6 +200,19 @@ def test_the_benchmark_shows_every_target_workload_and_load_where_its_result_is_
     for said in ("vllm-fp8", "llama-q4", "rag", "16 req/s", "256 streams", "the engine died with code 139: <segfault"):
         assert said in reader.text, said
     assert page.count("TTFT p95</b> over output tokens/s") == 2, "one curve for each workload"
+
+
+def test_exports_stand_side_by_side_and_those_left_out_say_why(page):
+    table = page[page.index('id="exports"') : page.index('id="evaluation"')]
+    text = " ".join(re.sub(r"<[^>]+>", " ", table).split())
+    assert "gguf llama_cpp 2026.10.11549 Q8_0 4.24 MB 0.0042 96.9 % – 413 ms 131.4" in text
+    assert "trt tensorrt_llm FP8 left out not runnable here: no NVIDIA GPU" in text
+    assert "orch plan --explain serve" in text
+
+
+def test_what_to_doubt_of_a_benchmark_stands_beside_its_numbers():
+    page = render(whole_run().model_copy(update={"benchmark": fake_result().model_dump(mode="json")}))
+    assert "Client-limited, add --workers" in Reader(page).text
 
 
 def test_what_a_model_wrote_is_text(page):
