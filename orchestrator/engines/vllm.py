@@ -85,7 +85,10 @@ def command(launch: Launch, options: Options) -> list[str]:
         "max-logprobs": MAX_LOGPROBS,
         **_engine_arguments(options),
     }
-    served, flags = launch.model, ["--enable-scale-out", "--disable-uvicorn-access-log"]
+    served, flags = (
+        launch.model,
+        ["--enable-scale-out", "--disable-uvicorn-access-log", "--enable-prompt-tokens-details"],
+    )
     if _vllm_lora.is_adapter(launch):
         served = launch.base or _adapter_base.find(launch.model)
         flags.append("--enable-lora")

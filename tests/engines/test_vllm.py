@@ -76,7 +76,7 @@ def exported(folder: Path, **settings: Any) -> Path:
 
 
 def tools(folder: Path) -> Tools:
-    return Tools(Site(folder), folder / "log", worker=None, say=print)  # type: ignore[arg-type]  # none is needed
+    return Tools(Site(folder), folder / "log", worker=None, say=print, shared=folder)  # type: ignore[arg-type]  # none is needed
 
 
 def test_the_command_listens_on_loopback_drains_and_takes_no_sampling_defaults_from_the_model(tmp_path):
@@ -84,7 +84,8 @@ def test_the_command_listens_on_loopback_drains_and_takes_no_sampling_defaults_f
     assert line.startswith(f"vllm serve {tmp_path}/m --host 127.0.0.1 --port 8000 --served-model-name legal@3")
     for part in ("--generation-config vllm", "--shutdown-timeout 20", "--max-logprobs 200", "--max-model-len 4096"):
         assert part in line
-    assert line.endswith("--enable-scale-out --disable-uvicorn-access-log --enable-prefix-caching --enforce-eager")
+    flags = "--enable-scale-out --disable-uvicorn-access-log --enable-prompt-tokens-details"
+    assert line.endswith(f"{flags} --enable-prefix-caching --enforce-eager")
     assert "quantization" not in line, "a checkpoint says it itself, and a mismatch is an error"
 
 
@@ -187,8 +188,8 @@ def test_llm_compressor_quantizes_in_its_own_environment_and_on_the_cpu_where_it
     program.parent.mkdir(parents=True)
     program.touch()
     source = Source(tmp_path / "m", rows=tmp_path / "rows.jsonl", seed=3)
-    vllm.export(source, "fp8", tmp_path, Tools(Node(tmp_path, kind), tmp_path / "log", work, print))
-    vllm.export(source, "w8a8", tmp_path, Tools(Node(tmp_path, kind), tmp_path / "log", work, print))
+    vllm.export(source, "fp8", tmp_path, Tools(Node(tmp_path, kind), tmp_path / "log", work, print, tmp_path))
+    vllm.export(source, "w8a8", tmp_path, Tools(Node(tmp_path, kind), tmp_path / "log", work, print, tmp_path))
     (name, fp8, python), (_, int8, _) = asked
     assert (name, python) == ("quantize_llm_compressor", [str(program)])
     assert (fp8["quantization"], fp8["rows"]) == ("FP8", None), "dynamic scales need no calibration"
