@@ -1,6 +1,6 @@
 """One fine-tune on every engine of this machine: sizes, parity with the model as trained, latency and throughput.
 
-    python benchmarks/engines.py --out benchmarks/engines.json [--home DIR]        (about 40 minutes on 2 cores)
+    python benchmarks/engines.py --out benchmarks/engines.json [--home DIR]        (20 minutes on 2 cores)
 
 Runs recipes/engines-cpu.yaml as a user would; a home that has its engine environments already keeps them.
 """
@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.loadgen import hardware
+from orchestrator.planner.plan import Plan
 from orchestrator.stages.base import Outputs
+from orchestrator.store.records import StageRun
 from orchestrator.store.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--home", type=Path, help="default: a new one, which is removed again")
     arguments = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     with nullcontext(str(arguments.home)) if arguments.home else tempfile.TemporaryDirectory() as home:
         os.environ["ORCH_HOME"] = home
         try:
@@ -39,21 +42,24 @@ def main() -> None:
             result = figures(Store(Path(home)))
         finally:
             orch("down")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit.strip(), "hardware": hardware.describe()}
     arguments.out.write_text(json.dumps({**about, **result}, indent=2) + "\n")
     print(table(result))
 
 
 def figures(store: Store) -> dict[str, Any]:
-    """Of the newest run: seconds of its stages, and what was measured of every target."""
-    run = store.runs()[0].id
-    rows = store.stage_runs(run)
+    """Of the newest run: seconds of its stages, and what was measured of every target.
+
+    What is kept from an earlier run of the same home is named, and its seconds are those that it took then.
+    """
+    run = store.runs()[0]
+    rows = store.stage_runs(run.id)
     outputs = {row.stage: Outputs.model_validate(row.outputs) for row in rows if row.outputs}
     measured = {stage: outputs[stage].metrics for stage in ("parity", "benchmark")}
     return {
         "recipe": RECIPE,
-        "stages_s": {row.stage: round(row.ended - row.started, 1) for row in rows if row.ended and row.started},
+        "stages_s": {row.stage: seconds(store, row) for row in rows},
+        "reused": [row.stage for row in rows if row.state == "reused"],
         "exact_match": outputs["evaluate"].metrics["exact_match"],
         "merged": of_target("merged", measured["parity"], PARITY),
         "targets": [
@@ -65,7 +71,18 @@ def figures(store: Store) -> dict[str, Any]:
             }
             for made in outputs["export"].report["targets"]
         ],
+        "left_out": [
+            {"name": target.name, "engine": target.engine, "quantization": target.quantization, "why": target.refused}
+            for target in Plan.model_validate(run.plan).targets
+            if target.left_out
+        ],
     }
+
+
+def seconds(store: Store, row: StageRun) -> float | None:
+    """How long a stage took, or once took."""
+    timed = store.finished_stage(row.digest) if row.state == "reused" else row
+    return round(timed.ended - timed.started, 1) if timed and timed.ended and timed.started else None
 
 
 def of_target(name: str, metrics: dict[str, float], wanted: tuple[str, ...]) -> dict[str, float]:
@@ -84,6 +101,9 @@ def table(result: dict[str, Any]) -> str:
             f"| {parity['kl_mean']:.2g} | {parity['exact_match']:.0%} "
             f"| {1000 * speed['ttft_p95']:.0f} ms | {speed['tokens_per_s']:.0f} |"
         )
+    for target in result["left_out"]:
+        why = f"not runnable here: {target['why']}"
+        lines.append(f"| {target['name']} | {target['engine']}, {target['quantization']} | {why} |" + " |" * 4)
     return "\n".join(lines)
 
 

@@ -256,7 +256,7 @@ def engines(folder: Path, peers_folder: Path) -> Iterator[tuple[str, str, list[s
         print(f"vLLM is not in {peers_folder}; run peers.py install vllm", file=sys.stderr)
     gguf, site = folder / "gguf", Site(home())
     gguf.mkdir()
-    llama_cpp.export(Source(merged=base), "F16", gguf, Tools(site, folder / "export.log", _no_worker, print))
+    llama_cpp.export(Source(merged=base), "F16", gguf, Tools(site, folder / "export.log", _no_worker, print, folder))
     options, installed = llama_cpp.Options(n_ctx=1024, parallel=4, threads=1), site.ensure(llama_cpp.ENVIRONMENTS[0])
     launch = Launch(gguf, NAME, "127.0.0.1", free_port(), folder, installed, options)
     variables = llama_cpp.environment(launch, options)

@@ -4,12 +4,12 @@
 
 A quantization of less than 8 bits is made of a file as wide as the model itself, with an importance matrix: how much
 each input of a matrix matters, measured on chats as the model was trained on them. llama.cpp measures it on chunks of
-one long text, whatever chats a chunk begins and ends in.
+one long text, whatever chats a chunk begins and ends in. Further quantizations of the same model use both again.
 """
 
 import json
 import re
-import tempfile
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,26 +60,31 @@ def quantize(source: Source, quantization: str, out: Path, tools: Tools, program
     needed = quantization in WEIGHTED_ONLY
     if needed and source.rows is None:
         raise _too_few(quantization)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix="gguf-") as scratch:
-        plain = Path(scratch) / "plain.gguf"
+    plain = tools.shared / "plain.gguf"
+    if not plain.exists():
+        tools.shared.mkdir(exist_ok=True)
         convert(source.merged, plain, plain_type(source.merged), tools)
-        matrix = None if quantization in UNWEIGHTED else importance(source, plain, out, tools, programs)
-        if needed and matrix is None:
-            raise _too_few(quantization)
-        weighted = ["--imatrix", str(matrix)] if matrix else []
-        command = [*programs.program("llama-quantize"), *weighted, str(plain), str(out / MODEL), quantization]
-        run(command, f"llama-quantize cannot make {quantization}", tools)
+    matrix = None if quantization in UNWEIGHTED else importance(source, plain, tools, programs)
+    if needed and matrix is None:
+        raise _too_few(quantization)
+    weighted = ["--imatrix", str(matrix)] if matrix else []
+    command = [*programs.program("llama-quantize"), *weighted, str(plain), str(out / MODEL), quantization]
+    run(command, f"llama-quantize cannot make {quantization}", tools)
+    if matrix:
+        shutil.copy(matrix.with_name(CALIBRATION), out)
     return matrix is not None
 
 
-def importance(source: Source, plain: Path, out: Path, tools: Tools, programs: Installed) -> Path | None:
-    """The importance matrix, beside `plain`, and what it was computed from as `out`/calibration.json.
+def importance(source: Source, plain: Path, tools: Tools, programs: Installed) -> Path | None:
+    """The importance matrix, and what it was computed from as calibration.json, both beside `plain`.
 
     None where there are no rows, or not enough for two chunks.
     """
     if source.rows is None:
         return None
     text, made = plain.with_name("calibration.txt"), plain.with_name("imatrix.gguf")
+    if made.exists():
+        return made
     asked = {"model": str(source.merged), "rows": str(source.rows), "seed": source.seed, "out": str(text)}
     drawn = tools.worker("calibration_text", {**asked, "tokens": CALIBRATION_TOKENS})
     chunk = chunk_tokens(drawn["tokens"])
@@ -90,7 +95,7 @@ def importance(source: Source, plain: Path, out: Path, tools: Tools, programs: I
     command += ["--output-file", str(made), "--ctx-size", str(chunk), "--parse-special", "--no-ppl"]
     run(command, "llama-imatrix cannot compute the importance matrix", tools)
     calibration = Calibration(rows=drawn["rows"], tokens=gguf_file.calibration_tokens(made), seed=source.seed)
-    (out / CALIBRATION).write_text(calibration.model_dump_json(indent=2) + "\n")
+    plain.with_name(CALIBRATION).write_text(calibration.model_dump_json(indent=2) + "\n")
     return made
 
 

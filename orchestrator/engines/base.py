@@ -91,6 +91,8 @@ class Tools:
     """Where programs that it starts write."""
     worker: Work
     say: Callable[[str], None]
+    shared: Path
+    """Folder, perhaps not there yet, for what several exports of one model share; removed after the last of them."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ WORKERS = ("merge", "loading", "contract")
 METRICS = ("*.bytes",)
 ON_ACCELERATOR = True
 MERGED = "merged"
+SHARED = ".shared"
+"""Folder of files that several targets are made of, while they are made; no target is called so."""
 
 
 class Target(Model):
@@ -82,8 +84,12 @@ def run(config: Config, context: Context) -> Outputs:
     if not merged.exists():
         context.worker("merge", {"tuned": train.get("adapter") or train["model"], "out": str(merged)})
     seconds = {MERGED: time.monotonic() - started}
-    source = _source(merged, context)
-    made = [_made(target, source, context) for target in config.targets]
+    source, shared = _source(merged, context), context.directory / SHARED
+    shutil.rmtree(shared, ignore_errors=True)  # a killed attempt may have left half a file
+    try:
+        made = [_made(target, source, context) for target in config.targets]
+    finally:
+        shutil.rmtree(shared, ignore_errors=True)
     contract = token_contract.read(merged)
     return Outputs(
         artifacts={MERGED: str(merged), **{target["name"]: target["path"] for target in made}},
@@ -126,7 +132,8 @@ def _export(target: Target, source: Source, out: Path, context: Context) -> None
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    tools = Tools(context.site, context.directory / f"{target.name}.log", context.worker, context.say)
+    log, shared = context.directory / f"{target.name}.log", context.directory / SHARED
+    tools = Tools(context.site, log, context.worker, context.say, shared)
     plugins.load(engines, target.engine).export(source, target.quantization, partial, tools)
     if contract := token_contract.read(source.merged):
         token_contract.write(contract, partial)

@@ -113,6 +113,22 @@ def test_a_k_quant_is_calibrated_on_the_training_chats_and_says_what_it_is(tuned
 
 @pytest.mark.slow
 @pytest.mark.engine
+def test_another_k_quant_of_a_model_is_made_of_the_same_conversion_and_importance_matrix(tuned, tmp_path):
+    said: list[str] = []
+    log = tools(tmp_path, said)
+    outs = [tmp_path / name for name in ("Q4_K_M", "Q5_K_M")]
+    for out in outs:
+        out.mkdir()
+        llama_cpp.export(tuned, out.name, out, log)
+    assert len([line for line in said if line.startswith("importance matrix: ")]) == 1
+    assert log.log.read_text().count("Model successfully exported") == 1
+    assert len({(out / making.CALIBRATION).read_bytes() for out in outs}) == 1
+    kept = [records.read(out) for out in outs]
+    assert [record and (record.quantization, record.imatrix) for record in kept] == [("Q4_K_M", True), ("Q5_K_M", True)]
+
+
+@pytest.mark.slow
+@pytest.mark.engine
 def test_a_k_quant_is_ready_by_its_token_contract_and_answers_as_trained(small, tmp_path):
     with serving(small, tmp_path) as served:
         kept = contract_of(small)
@@ -139,7 +155,7 @@ def test_types_of_llama_quantize_are_recognized_in_their_files(tuned, tmp_path):
     plain, log = tmp_path / "plain.gguf", tools(tmp_path)
     programs = quantizer(SITE)
     making.convert(tuned.merged, plain, "F32", log)
-    matrix = making.importance(tuned, plain, tmp_path, log, programs)
+    matrix = making.importance(tuned, plain, log, programs)
     for name in FAMILIES:
         made = tmp_path / f"{name}.gguf"
         command = [*programs.program("llama-quantize"), "--imatrix", str(matrix), str(plain), str(made), name]

@@ -98,7 +98,7 @@ def model(tmp_path) -> Path:
 
 def exported(source: Source, quantization: str, out: Path) -> Path:
     out.mkdir()
-    tools = Tools(Site(out.parent), out.parent / "log", worker=None, say=print)  # type: ignore[arg-type]
+    tools = Tools(Site(out.parent), out.parent / "log", worker=None, say=print, shared=out)  # type: ignore[arg-type]
     tensorrt_llm.export(source, quantization, out, tools)
     return out
 

@@ -23,7 +23,7 @@ CHAT = [{"role": "user", "content": "Name it: free of charge"}]
 
 
 def tools(folder: Path) -> Tools:
-    return Tools(Site(folder), folder / "log", worker=None, say=print)  # type: ignore[arg-type]  # no worker is needed
+    return Tools(Site(folder), folder / "log", worker=None, say=print, shared=folder)  # type: ignore[arg-type]  # no worker is needed
 
 
 def exported(source: Source, quantization: str, out: Path) -> Path:

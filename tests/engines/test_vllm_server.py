@@ -76,7 +76,7 @@ def exported(source: Source, quantization: str, folder: Path) -> Path:
 
     out = folder / "export"
     out.mkdir()
-    vllm.export(source, quantization, out, Tools(SITE, folder / "log", work, print))
+    vllm.export(source, quantization, out, Tools(SITE, folder / "log", work, print, folder))
     return out
 
 

@@ -27,7 +27,7 @@ def tools(folder: Path, said: list[str] | None = None) -> Tools:
     def work(name: str, request: Mapping[str, Any], *, python: Any = None) -> dict[str, Any]:
         return run_worker(name, request, folder, lambda kind, /, **data: None, python=python)
 
-    return Tools(SITE, folder / "log", work, print if said is None else said.append)
+    return Tools(SITE, folder / "log", work, print if said is None else said.append, folder / "shared")
 
 
 def export(model: Source, quantization: str, folder: Path) -> Path:

@@ -52,7 +52,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     base, out = tiny_model.build_base(folder / "base"), folder / "gguf"
     out.mkdir()
-    tools = Tools(Site(home()), folder / "log", worker=lambda *a, **k: {}, say=print)
+    tools = Tools(Site(home()), folder / "log", worker=lambda *a, **k: {}, say=print, shared=folder)
     llama_cpp.export(Source(merged=base), "F16", out, tools)
     return out
 

@@ -93,7 +93,7 @@ def convert(bench: Any, model: Path, out: Path) -> Path:
     """A model folder as GGUF, past all that the export stage checks."""
     context = bench.context("convert")
     out.mkdir()
-    tools = Tools(context.site, out.parent / "log", context.worker, context.say)
+    tools = Tools(context.site, out.parent / "log", context.worker, context.say, out.parent / "shared")
     llama_cpp.export(Source(merged=model), "F32", out, tools)
     return out
 

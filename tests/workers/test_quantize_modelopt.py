@@ -38,6 +38,7 @@ def exported(tuned: Source, quantization: str, folder: Path) -> Path:
         log=folder / "log",
         worker=lambda name, request, python=None: run_worker(name, request, folder, emit, python=python),
         say=print,
+        shared=folder,
     )
     tensorrt_llm.export(tuned, quantization, out, tools)
     return out
