@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "orchestrator"
 ROWS = [
     {
         "errors",
+        "fencing",
         "units",
         "config",
         "plugins",

@@ -14,12 +14,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from orchestrator import plugins, processes, stages
+from orchestrator import fencing, plugins, processes, stages
 from orchestrator.controller import causes
 from orchestrator.controller.heartbeat import SILENCE, Heartbeat, Patience
 from orchestrator.environments.environment import kind_of
 from orchestrator.environments.site import Site
 from orchestrator.errors import InfrastructureError, OrchError, WorkerDiedError, disk_full, from_record, is_disk_full
+from orchestrator.fencing import Writer
 from orchestrator.planner.plan import Plan
 from orchestrator.stages.base import Context, Emit, Outputs
 from orchestrator.store.store import Store
@@ -33,18 +34,22 @@ _SAID_BYTES = 64_000
 """A process that aborts writes the frames of all its threads behind the cause."""
 
 
-def execute(home: str, run: str, stage: str) -> dict[str, Any] | None:
+def execute(home: str, run: str, stage: str, fence: int | None = None) -> dict[str, Any] | None:
     """Run the stage, or take the result of another run that made the same at the same time; its outputs as JSON.
 
-    None when `stop` ended it. Raises the stage's own OrchError.
+    `fence` is that of the attempt's Claim: from now on no older attempt may write into the stage's folder.
+
+    None when `stop` ended it. Raises the stage's own OrchError, StaleClaimError when a newer attempt has begun.
     """
     try:
-        return _execute(Store(Path(home)), run, stage)
+        return _execute(Store(Path(home)), run, stage, fence)
     except processes.Stopped:
         return None
-    except Exception:
+    except Exception as error:
         if processes.stopping():  # it failed since its processes were taken away
             return None
+        if isinstance(error, OSError) and is_disk_full(error):
+            raise disk_full(error.filename or home) from error
         raise
 
 
@@ -56,7 +61,7 @@ def stop() -> None:
     processes.stop_all()
 
 
-def _execute(store: Store, run: str, stage: str) -> dict[str, Any]:
+def _execute(store: Store, run: str, stage: str, fence: int | None) -> dict[str, Any]:
     plan = Plan.model_validate(store.run(run).plan)
     planned = plan.stage(stage)
     assert planned is not None, f"the plan of {run} has a stage {stage}"
@@ -71,14 +76,19 @@ def _execute(store: Store, run: str, stage: str) -> dict[str, Any]:
         processes.go_on()  # most of what a stage does without a process is told now and then
         emit(kind, **data)
 
+    writer = Writer(folder=directory, run=run, fence=fence or fencing.next_fence(directory, run))
+    writer.relieve()  # one that still holds the lock, stopped or cut off, ends once it sees this
     with _locked(directory / "lock"):
         made = store.finished_stage(planned.digest)
         if made is not None and not hasattr(module, "refresh"):
             return made.outputs or {}
+        writer.begin()
         peaks: dict[str, dict[str, int]] = {}
 
         def work(name: str, request: Mapping[str, Any], *, python: Sequence[str] | None = None) -> dict[str, Any]:
-            result = run_worker(name, request, directory, emit, python=python)
+            writer.check()
+            asked = {**request, "writer": writer.model_dump(mode="json")}
+            result = run_worker(name, asked, directory, emit, python=python)
             peaks[name] = result.pop("peak_memory", {})
             return result
 
@@ -99,12 +109,7 @@ def _execute(store: Store, run: str, stage: str) -> dict[str, Any]:
                 say=lambda message: tell("log", message=message),
             ),
         )
-        try:
-            outputs: Outputs = module.run(module.Config.model_validate(planned.config), context)
-        except OSError as error:
-            if is_disk_full(error):
-                raise disk_full(error.filename or directory) from error
-            raise
+        outputs: Outputs = module.run(module.Config.model_validate(planned.config), context)
         if peaks:
             outputs = outputs.model_copy(update={"report": {**outputs.report, "peak_memory": peaks}})
         return outputs.model_dump()

@@ -17,8 +17,9 @@ from transformers import GenerationConfig
 
 from orchestrator import token_contract
 from orchestrator.errors import InputError
+from orchestrator.fencing import publish
 from orchestrator.workers import contract, loading
-from orchestrator.workers.protocol import emit, main
+from orchestrator.workers.protocol import emit, main, writer_of
 
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
@@ -36,8 +37,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     if kept := token_contract.read(tuned):  # adapters of older versions have none
         contract.require_golden_answer(model, kept, training.base_model)
         contract.hold(partial, kept)
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+    publish(partial, out, writer_of(request))
     return {"merged": str(out), "method": training.method, "dtype": str(model.dtype).removeprefix("torch.")}
 
 

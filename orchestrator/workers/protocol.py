@@ -22,6 +22,7 @@ from typing import Any
 from filelock import FileLock
 
 from orchestrator.errors import OrchError, disk_full, is_disk_full
+from orchestrator.fencing import Writer, publish
 
 _events = os.dup(1)
 PEAK_MEMORY = "peak_memory"
@@ -56,10 +57,14 @@ def main(work: Callable[[dict[str, Any]], dict[str, Any]], *, silent_s: float = 
         # a worker that lost its owner may still be writing its last checkpoint: the next one waits for it
         lock = FileLock(result_path.with_suffix(".lock"))
         lock.acquire()
-        result = {**work(json.loads(request_path.read_text())), PEAK_MEMORY: peak_memory()}
+        request = json.loads(request_path.read_text())
+        writer = writer_of(request)
+        if writer:
+            writer.check()  # while we waited for it, the next one may have begun
+        result = {**work(request), PEAK_MEMORY: peak_memory()}
         partial = result_path.with_suffix(".partial")
         partial.write_text(json.dumps(result))
-        partial.rename(result_path)
+        publish(partial, result_path, writer)
     except OrchError as error:
         _fail(error)
     except OSError as error:
@@ -69,6 +74,11 @@ def main(work: Callable[[dict[str, Any]], dict[str, Any]], *, silent_s: float = 
         _fail(disk_full(error.filename or result_path.parent))
     sys.stdout.flush()
     os._exit(0)  # skips slow interpreter teardown of torch; the result is already on disk
+
+
+def writer_of(request: dict[str, Any]) -> Writer | None:
+    """The attempt that we work for; None where nobody else can."""
+    return Writer.model_validate(request["writer"]) if request.get("writer") else None
 
 
 def peak_memory() -> dict[str, int]:

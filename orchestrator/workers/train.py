@@ -2,9 +2,8 @@
 
 Request: config (the recipe's `train` section), base_model, train (parquet: input_ids, assistant_masks), rows (jsonl:
 the same rows as chats), directory. Writes `adapter` (or `model` for full fine-tuning) into the directory, with the
-tokenizer, the token contract and `training.json`, which says how the base was loaded. Checkpoints lie in `checkpoints`;
-one counts only once its `complete` mark is written.
-SIGTERM saves a checkpoint and exits with 143; the same request later goes on from it.
+tokenizer, the token contract and `training.json`, which says how the base was loaded. Checkpoints lie in `checkpoints`
+(`checkpoints.py`). SIGTERM saves a checkpoint and exits with 143; the same request later goes on from it.
 """
 
 import errno
@@ -32,16 +31,17 @@ from trl import SFTConfig, SFTTrainer
 
 from orchestrator import jsonlines, token_contract
 from orchestrator.errors import InputError, disk_full, is_disk_full
+from orchestrator.fencing import Writer, publish
 from orchestrator.plugins import nearest
 from orchestrator.stages.train import nothing_to_train, starts_from_base
 from orchestrator.token_contract import TokenContract
-from orchestrator.workers import contract, loading
-from orchestrator.workers.protocol import emit, main, may_be_silent, steps_follow
+from orchestrator.workers import checkpoints, contract, loading
+from orchestrator.workers.protocol import emit, main, may_be_silent, steps_follow, writer_of
 
-COMPLETE = "complete"
-KEPT_CHECKPOINTS = 2
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 EXIT_ON_SIGTERM = 143
+CHECK_S = 10.0
+"""Between two looks whether a newer attempt has begun; then we hold its GPU."""
 SILENT_S = 3600.0
 """For loading the base, a checkpoint, or what is written at the end."""
 OWNED = {  # SFTConfig's name -> the recipe's, for a clear refusal in `extra`
@@ -60,6 +60,7 @@ OWNED = {  # SFTConfig's name -> the recipe's, for a clear refusal in `extra`
     "logging_steps": None,
     "logging_strategy": None,
     "save_strategy": None,
+    "save_total_limit": None,
     "assistant_only_loss": None,
     "dataset_kwargs": None,
 }
@@ -82,14 +83,16 @@ def train(request: dict[str, Any], stop: "Stop") -> dict[str, Any]:
     model, quantization = load_base(request["base_model"], config["adapter"], device, dtype)
     end_of_turn = end_of_turn_ids(tokenizer, model)
     progress = Progress()
+    writer = writer_of(request)
     trainer = Trainer(
         end_of_turn=end_of_turn,
+        writer=writer,
         model=model,
         args=arguments,
         train_dataset=datasets.Dataset.from_parquet(request["train"], cache_dir=str(directory / "cache")),
         processing_class=tokenizer,
         peft_config=adapter_config(config, model),
-        callbacks=[progress, MarkComplete(), stop],
+        callbacks=[progress, stop, *([StopWhenStale(writer)] if writer else [])],
     )
     # TRL casts a quantized model's adapter to bf16. Without bf16 arithmetic that only loses small updates.
     for parameter in trainer.model.parameters():
@@ -114,7 +117,7 @@ def train(request: dict[str, Any], stop: "Stop") -> dict[str, Any]:
     }
     kept = contract_of(trainer, tokenizer, about, jsonlines.read(Path(request["rows"])))
     name = "model" if config["adapter"] == "full" else "adapter"
-    save(trainer, tokenizer, about, kept, directory / name, start)
+    publish(save(trainer, tokenizer, about, kept, directory / f"{name}.partial", start), directory / name, writer)
     shutil.rmtree(directory / "cache", ignore_errors=True)
     return {
         "artifacts": {name: str(directory / name)},
@@ -154,7 +157,6 @@ def training_arguments(config: dict[str, Any], directory: Path, device: torch.de
         "warmup_steps": config["warmup_steps"],
         "seed": config["seed"],
         "save_steps": config["save_steps"],
-        "save_total_limit": KEPT_CHECKPOINTS,
         "logging_steps": 1,
         "report_to": "none",
         "disable_tqdm": True,
@@ -254,10 +256,11 @@ def end_of_turn_ids(tokenizer: Any, model: Any) -> set[int]:
 
 
 class Trainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer that counts on how many end-of-turn tokens a loss was really computed."""
+    """SFTTrainer that publishes its checkpoints, and counts on how many end-of-turn tokens a loss was computed."""
 
-    def __init__(self, *, end_of_turn: set[int], **arguments: Any) -> None:
+    def __init__(self, *, end_of_turn: set[int], writer: Writer | None, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self._writer = writer
         self._end_of_turn = torch.tensor(sorted(end_of_turn))
         self._ends_trained: torch.Tensor | int = 0
 
@@ -265,6 +268,20 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         labels = inputs["labels"]
         self._ends_trained = self._ends_trained + torch.isin(labels, self._end_of_turn.to(labels.device)).sum()
         return super().compute_loss(model, inputs, *arguments, **named)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where checkpoints are written before they get their names."""
+        return str(Path(self.args.output_dir) / "partial")
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        may_be_silent(SILENT_S)
+        step, partial = self.state.global_step, Path(self._get_output_dir(trial))
+        shutil.rmtree(partial, ignore_errors=True)
+        super()._save_checkpoint(model, trial)
+        made = partial / f"{checkpoints.PREFIX}{step}"
+        saved = checkpoints.publish(made, Path(self.args.output_dir), step, self._writer)
+        emit("checkpoint", step=step, path=str(saved), fence=self._writer.fence if self._writer else None)
+        steps_follow()
 
     def require_end_of_turn_loss(self) -> None:
         """Raises InputError when training ran and never saw an end-of-turn label: the model would not stop."""
@@ -309,13 +326,16 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         )
 
 
-class MarkComplete(TrainerCallback):  # type: ignore[misc]
-    """Marks a checkpoint once all its files are written, and says so."""
+class StopWhenStale(TrainerCallback):  # type: ignore[misc]
+    """Raises StaleClaimError once a newer attempt has begun."""
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        (saved / COMPLETE).touch()
-        emit("checkpoint", step=state.global_step, path=str(saved))
+    def __init__(self, writer: Writer) -> None:
+        self._writer, self._looked = writer, time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if time.monotonic() - self._looked > CHECK_S:
+            self._writer.check()
+            self._looked = time.monotonic()
 
 
 class Stop(TrainerCallback):  # type: ignore[misc]
@@ -340,19 +360,9 @@ class Stop(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The complete checkpoint with the most steps; half-written ones are removed."""
-    found = list(folder.glob("checkpoint-*"))
-    for checkpoint in found:
-        if not (checkpoint / COMPLETE).exists():
-            shutil.rmtree(checkpoint)
-    complete = [checkpoint for checkpoint in found if checkpoint.exists()]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def fit(trainer: SFTTrainer, checkpoints: Path) -> None:
-    """Train from the newest complete checkpoint, if there is one."""
-    checkpoint = newest_checkpoint(checkpoints)
+def fit(trainer: SFTTrainer, folder: Path) -> None:
+    """Train from the newest checkpoint that is whole, if there is one."""
+    checkpoint = checkpoints.newest(folder, lambda message: emit("log", message=message))
     if checkpoint is not None:
         emit("log", message=f"resuming from {checkpoint.name}")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -418,10 +428,9 @@ def save_difference(model: Any, start: Path, target: Path) -> None:
 
 
 def save(
-    trainer: SFTTrainer, tokenizer: Any, about: dict[str, Any], kept: TokenContract, target: Path, start: Path | None
-) -> None:
-    """Write the adapter (or model) folder in one step: tokenizer, chat template and stop tokens go with it."""
-    partial = target.with_name(f"{target.name}.partial")
+    trainer: SFTTrainer, tokenizer: Any, about: dict[str, Any], kept: TokenContract, partial: Path, start: Path | None
+) -> Path:
+    """Write the adapter (or model) folder: tokenizer, chat template and stop tokens go with it."""
     shutil.rmtree(partial, ignore_errors=True)
     trainer.save_model(str(partial))
     if start:
@@ -434,8 +443,7 @@ def save(
         shutil.copy(vocabulary, partial)
     (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
     (partial / "training.json").write_text(json.dumps(about, indent=2, default=str) + "\n")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    return partial
 
 
 def loss_curve(history: list[dict[str, Any]]) -> list[list[float]]:

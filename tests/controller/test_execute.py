@@ -3,7 +3,13 @@
 import sys
 from pathlib import Path
 
-from orchestrator.controller.execute import run_worker
+import pytest
+
+from orchestrator.controller.execute import execute, run_worker
+from orchestrator.errors import StaleClaimError
+from orchestrator.fencing import Writer, holder
+from orchestrator.store.store import Store
+from tests.controller.executing import planned
 
 STANDS_IN = """#!/bin/sh
 ls "$PYTHONPATH" > "$(dirname "$4")/seen"
@@ -27,3 +33,16 @@ def test_the_package_is_found_again_where_orch_was_moved(tmp_path: Path):
     (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -c "{protocol}" "$@"\n')
     (tmp_path / "python").chmod(0o755)
     assert run_worker("merge", {}, tmp_path, print, python=[str(tmp_path / "python")]) == {}
+
+
+def test_an_attempt_that_begins_after_a_newer_one_does_nothing(tmp_path: Path):
+    store = Store(tmp_path / "home")
+    run = planned(store, prepare={"base_model": {"prepare": "touch {out}/model", "path": "model"}})
+    folder = store.home / "stages" / "prepare-prepare-digest"
+    folder.mkdir(parents=True)
+    Writer(folder=folder, run=run, fence=2).begin()
+    with pytest.raises(StaleClaimError, match="attempt 1 of"):
+        execute(str(store.home), run, "prepare", 1)
+    assert not (store.home / "prepared").exists()
+    assert execute(str(store.home), run, "prepare", 3) is not None
+    assert holder(folder) == Writer(folder=folder, run=run, fence=3)

@@ -1,27 +1,15 @@
 """A stage that is asked to end, as its actor is asked: from another thread of the process that executes it."""
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from orchestrator.clusters.cluster import Cluster
-from orchestrator.controller import runs
-from orchestrator.planner.plan import Plan, PlannedStage, Resources
 from orchestrator.stages.base import Outputs
 from orchestrator.store.store import Store
+from tests.controller.executing import executing, planned
 
-ACTOR = """
-import sys, threading
-from orchestrator.controller.execute import execute, stop
-
-threading.Thread(target=lambda: sys.stdin.readline() and stop(), daemon=True).start()
-print(execute(*sys.argv[1:]))
-"""
 STOPPED_BEFORE = """
 import sys
 from orchestrator.controller.execute import execute, stop
@@ -29,20 +17,6 @@ from orchestrator.controller.execute import execute, stop
 stop()
 print(execute(*sys.argv[1:]))
 """
-
-
-def planned(store: Store, **configs: dict[str, Any]) -> str:
-    """A run of these stages."""
-    stages = [PlannedStage(name=n, config=c, digest=f"{n}-digest", resources=Resources()) for n, c in configs.items()]
-    plan = Plan(recipe="demo", path="demo.yaml", directory=str(store.home), cluster=Cluster(name="x", address="local"),
-                accelerator=None, stages=stages, gates=[], service=None, obstacles=[])  # fmt: skip
-    return runs.create(store, plan)
-
-
-def executing(store: Store, run: str, stage: str, script: str = ACTOR) -> subprocess.Popen[str]:
-    """The process that executes the stage; a line to its stdin stops it, and it prints what came out."""
-    command = [sys.executable, "-c", script, str(store.home), run, stage]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_a_stage_that_is_stopped_ends_its_process_and_begins_no_other(tmp_path: Path) -> None:

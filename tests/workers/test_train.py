@@ -13,6 +13,8 @@ import pytest
 
 from orchestrator import token_contract
 from orchestrator.errors import InputError
+from orchestrator.fencing import Writer
+from orchestrator.workers import checkpoints
 from tests import tiny_model
 
 pytestmark = pytest.mark.slow
@@ -53,13 +55,15 @@ def tokens(base, tmp_path_factory) -> Path:
     return file
 
 
-def start(base: Path, tokens: Path, directory: Path, **changes: object) -> subprocess.Popen[str]:
+def start(
+    base: Path, tokens: Path, directory: Path, writer: Writer | None = None, **changes: object
+) -> subprocess.Popen[str]:
     from orchestrator.stages.train import Config
 
     config = Config(**SETTINGS | changes).model_dump()
     rows = tiny_model.write_rows(directory / "rows.jsonl", 12)
     asked = {"config": config, "base_model": str(base), "train": str(tokens), "rows": str(rows)}
-    asked["directory"] = str(directory)
+    asked |= {"directory": str(directory), "writer": writer.model_dump(mode="json") if writer else None}
     (directory / "request.json").write_text(json.dumps(asked))
     command = [sys.executable, "-m", "orchestrator.workers.train"]
     command += [str(directory / "request.json"), str(directory / "result.json")]
@@ -83,8 +87,9 @@ def test_after_kill_9_training_goes_on_from_the_newest_complete_checkpoint(base,
     first.kill()
     first.wait()
     half = tmp_path / "checkpoints" / "checkpoint-5"
-    half.mkdir()
+    half.mkdir(exist_ok=True)
     (half / "trainer_state.json").write_text("{")
+    (half / "manifest.json").unlink(missing_ok=True)
 
     second = start(base, tokens, tmp_path)
     heard = list(events(second))
@@ -92,6 +97,7 @@ def test_after_kill_9_training_goes_on_from_the_newest_complete_checkpoint(base,
     steps = [event["step"] for event in heard if event["kind"] == "progress"]
     assert {"kind": "log", "message": f"resuming from checkpoint-{steps[0] - 1}"} in heard
     assert steps[0] > 1
+    assert {"kind": "log", "message": "checkpoint-5 is damaged and skipped: it has no manifest.json"} in heard
     assert not half.exists()
 
     result = json.loads((tmp_path / "result.json").read_text())
@@ -119,7 +125,44 @@ def test_sigterm_saves_a_checkpoint_and_exits_with_143(base, tokens, tmp_path):
     assert process.wait() == 143
     assert not (tmp_path / "result.json").exists()
     (checkpoint,) = (tmp_path / "checkpoints").glob("checkpoint-*")
-    assert (checkpoint / "complete").exists()
+    assert checkpoints.damage(checkpoint) is None
+
+
+def test_an_attempt_that_wakes_up_after_another_has_begun_writes_nothing_and_ends(base, tokens, tmp_path):
+    writer = Writer(folder=tmp_path, run="r1", fence=1)
+    writer.begin()
+    process = start(base, tokens, tmp_path, writer=writer, max_steps=500, save_steps=5, adapter="lora")
+    until_step(process, 2)
+    process.send_signal(signal.SIGSTOP)
+    Writer(folder=tmp_path, run="r1", fence=2).begin()
+    before = sorted((tmp_path / "checkpoints").glob("checkpoint-*"))
+    process.send_signal(signal.SIGCONT)
+    (error,) = [event for event in events(process) if event["kind"] == "error"]
+    assert process.wait() == 5
+    assert error["type"] == "StaleClaimError"
+    assert "attempt 1 of r1 may not write" in error["message"]
+    assert sorted((tmp_path / "checkpoints").glob("checkpoint-*")) == before
+
+
+def test_a_damaged_checkpoint_is_skipped_in_favour_of_the_one_before_it(base, tokens, tmp_path):
+    writer = Writer(folder=tmp_path, run="r1", fence=3)
+    writer.begin()
+    first = start(base, tokens, tmp_path, writer=writer, adapter="lora")
+    heard = list(events(first))
+    assert first.wait() == 0, (tmp_path / "log").read_text()
+    saved = [event for event in heard if event["kind"] == "checkpoint"]
+    assert [event["step"] for event in saved] == [2, 4, 6]
+    assert {event["fence"] for event in saved} == {3}
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*"))
+    assert kept == ["checkpoint-4", "checkpoint-6"]
+    with (Path(saved[-1]["path"]) / "optimizer.pt").open("r+b") as file:
+        file.write(b"xx")
+
+    second = start(base, tokens, tmp_path, writer=writer, adapter="lora")
+    said = [event.get("message", "") for event in events(second)]
+    assert second.wait() == 0
+    assert any(text.startswith("checkpoint-6 is damaged and skipped: optimizer.pt") for text in said)
+    assert "resuming from checkpoint-4" in said
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small tmpfs needs root on Linux")
