@@ -1,6 +1,7 @@
 """What `orch clusters` prints."""
 
 import json
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,8 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.show import console
+from orchestrator.clusters import launching
 from orchestrator.clusters.cluster import Cluster
 from orchestrator.clusters.compare import Row
+from orchestrator.clusters.launching import Written
 from orchestrator.clusters.load import files, load_cluster
 from orchestrator.errors import InfrastructureError, OrchError
 from orchestrator.ray.checking import Checked, reachable
@@ -69,7 +72,7 @@ def _price(cluster: Cluster) -> float | None:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    name, file = f"[bold]{escape(row['cluster'])}[/]", escape(row["file"])
+    name, file = f"[bold]{escape(row['cluster'])}[/]", escape(os.path.relpath(row["file"]))
     if "problem" in row:
         return [
             name,
@@ -98,6 +101,14 @@ def checked(cluster: Cluster, found: Checked, *, as_json: bool) -> None:
             f"cluster {cluster.name}: {count} problem{'s' if count > 1 else ''}",
             next_step="mend the nodes or the cluster's file, then check again",
         )
+
+
+def written(cluster: Cluster, found: Written, *, apply: bool) -> None:
+    """The files, and what is done with them."""
+    for path in found.files:
+        print(f"{path}{' (kept as it was edited; remove it to have it written again)' if path in found.edited else ''}")
+    command = f"cd {found.folder} && {' '.join(launching.up_command(cluster))}"
+    print(command if apply else f"nothing was started: read them, then --apply, or\n  {command}")
 
 
 def _as_data(cluster: Cluster, found: Checked) -> dict[str, Any]:

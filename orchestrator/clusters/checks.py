@@ -3,9 +3,13 @@
 import itertools
 import re
 from collections.abc import Iterator
+from typing import Any
 
+from pydantic import ValidationError
+
+from orchestrator import plugins
 from orchestrator.catalog.catalog import Catalog
-from orchestrator.clusters import storage
+from orchestrator.clusters import launchers, storage
 from orchestrator.clusters.cluster import Cluster, NodePool, Quota
 from orchestrator.clusters.match import POOL_LABEL, told_apart
 from orchestrator.documents import Key
@@ -24,6 +28,7 @@ def problems(cluster: Cluster, catalog: Catalog) -> Found:
         for field, text in [*_accelerators(pool, catalog), *_labels(pool), *_hosts(pool)]:
             yield ("nodes", index, *field), text
     yield from _overlaps(cluster)
+    yield from _launcher(cluster)
     wrong = storage.problem(cluster.storage) if cluster.storage is not None else None
     if wrong:
         yield ("storage",), wrong
@@ -53,6 +58,8 @@ def _quota(cluster: Cluster, key: Key, quota: Quota) -> Found:
 
 def _address(cluster: Cluster) -> Found:
     if cluster.address == "local":
+        if cluster.launcher:
+            yield ("address",), "is missing: where the head will listen, such as 127.0.0.1:6379 if orch runs on it"
         return
     if not _ADDRESS.fullmatch(cluster.address):
         yield (
@@ -96,10 +103,35 @@ def _overlaps(cluster: Cluster) -> Found:
     for (first, one), (second, other) in itertools.combinations(enumerate(cluster.nodes), 2):
         if one.name == other.name:
             yield ("nodes", second), f"overlaps with nodes.{first}: both pools are called {one.name}; give one a `name`"
-        elif not told_apart(one, other):
+        elif cluster.launcher is None and not told_apart(one, other):  # a launcher sets the label
             tell = f"`labels: {{{POOL_LABEL}: {other.name}}}` here and `labels: {{{POOL_LABEL}: {one.name}}}` there"
             yield (
                 ("nodes", second),
                 f"overlaps with nodes.{first}: nodes of {one.name} and {other.name} cannot be told apart; write {tell},"
                 f" and start Ray on them with `--labels {POOL_LABEL}=...`",
             )
+
+
+def _launcher(cluster: Cluster) -> Found:
+    if cluster.launcher is None or not cluster.nodes:
+        return
+    name, known = str(cluster.launcher.get("name")), plugins.names(launchers)
+    if name not in known:
+        yield ("launcher", "name"), f"no launcher {name!r}; {plugins.nearest(name, known)}"
+        return
+    module = plugins.load(launchers, name)
+    try:
+        options = module.Options.model_validate(cluster.launcher_options)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            yield ("launcher", *detail["loc"]), _option(name, detail, sorted(module.Options.model_fields))
+        return
+    yield from module.problems(cluster, options)
+
+
+def _option(name: str, detail: Any, known: list[str]) -> str:
+    if detail["type"] == "extra_forbidden":
+        return f"unknown option of {name}; {plugins.nearest(str(detail['loc'][-1]), known)}"
+    if detail["type"] == "missing":
+        return f"is missing: {name} needs it"
+    return str(detail["msg"])

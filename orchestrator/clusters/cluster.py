@@ -85,6 +85,13 @@ class Cluster(Model):
     """What all nodes can read and write: an absolute path, or file://, s3://, gs:// or az://."""
     quotas: dict[str, Quota] = {}
     """By team; without any, everybody may use everything."""
+    launcher: dict[str, Any] | None = None
+    """Who starts the nodes, for `orch clusters up`: its `name` and its options; absent: nobody but you."""
+
+    @property
+    def launcher_options(self) -> dict[str, Any]:
+        """Of the launcher's own."""
+        return {name: value for name, value in (self.launcher or {}).items() if name != "name"}
 
     @property
     def gpus(self) -> int:

@@ -50,6 +50,12 @@ def reachable(cluster: Cluster, home: Path) -> bool:
     return connect.listens(cluster.address)
 
 
+def start_local(home: Path) -> str:
+    """Address of this machine's Ray, which runs after this."""
+    home.mkdir(parents=True, exist_ok=True)
+    return connect.start_head(home, num_cpus=os.cpu_count() or 1)
+
+
 @contextmanager
 def _address(cluster: Cluster, home: Path) -> Iterator[str]:
     """Of its Ray; a local one that does not run is started, and stopped again."""
@@ -63,7 +69,7 @@ def _address(cluster: Cluster, home: Path) -> Iterator[str]:
         return
     running = address_of_head(home)
     try:
-        yield running or connect.start_head(home, num_cpus=os.cpu_count() or 1)
+        yield running or start_local(home)
     finally:
         if running is None:
             connect.stop_head(home)

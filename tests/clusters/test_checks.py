@@ -120,3 +120,26 @@ def test_an_address_is_local_or_host_and_port_and_has_pools(tmp_path: Path) -> N
         load_cluster(file)
     assert "lab.yaml:2: address: 'ray://10.0.0.1:10001' is neither `local` nor the host:port" in caught.value.message
     assert "nodes: is missing: only the node of a `local` cluster is probed" in caught.value.message
+
+
+def test_a_launcher_that_nobody_knows_and_one_that_lacks_an_option(tmp_path: Path) -> None:
+    assert _problems(tmp_path, f"nodes: [{H100}}}]", "launcher: {name: asw, region: us-east-1}") == [
+        "4: launcher.name: no launcher 'asw'; did you mean 'aws'? (known: aws, gcp, kuberay, on_premises, slurm)"
+    ]
+    assert _problems(tmp_path, f"nodes: [{H100}, instance: p5.48xlarge}}]", "launcher: {name: aws}") == [
+        "4: launcher.region: is missing: aws needs it"
+    ]
+
+
+def test_pools_that_a_launcher_labels_need_nothing_else_to_be_told_apart(tmp_path: Path) -> None:
+    file = tmp_path / "lab.yaml"
+    pools = "".join(f"  - {H100}, name: {name}, instance: p5.48xlarge}}\n" for name in ("one", "two"))
+    file.write_text(f"name: lab\naddress: h:6379\nlauncher: {{name: aws, region: us-east-1}}\nnodes:\n{pools}")
+    assert [pool.name for pool in load_cluster(file).nodes] == ["one", "two"]
+
+
+def test_a_launcher_needs_the_address_that_its_head_will_have(tmp_path: Path) -> None:
+    file = tmp_path / "lab.yaml"
+    file.write_text(f"name: lab\nnodes: [{H100}}}]\nlauncher: {{name: slurm}}\n")
+    with pytest.raises(RecipeError, match="address: is missing: where the head will listen"):
+        load_cluster(file)

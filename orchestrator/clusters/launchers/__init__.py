@@ -1,0 +1,1 @@
+"""One file, one way to start a cluster's nodes; `base.py` is the contract."""
