@@ -167,6 +167,12 @@ def stopping() -> bool:
     return _stopping.is_set()
 
 
+def pause(seconds: float) -> None:
+    """Sleep; raises Stopped as soon as `stop_all` is called."""
+    _stopping.wait(seconds)
+    go_on()
+
+
 def go_on() -> None:
     """Raises Stopped after `stop_all`: for whatever waits or works without a process of its own."""
     if stopping():

@@ -20,6 +20,17 @@ _SAID: list[tuple[str, Cause, str]] = [
         "it ran out of GPU memory",
     ),
     (
+        r"uncorrectable ECC error.*|GPU has fallen off the bus|CUDA-capable device\(s\) is/are busy or unavailable",
+        "unknown",
+        "a fault of the GPU",
+    ),
+    (
+        r"nccl(?:Remote|System|Internal|UnhandledCuda)Error|Dist(?:Network|Store)Error: .*"
+        r"|ProcessGroupNCCL's watchdog got stuck.*|gloo/transport.*Connection closed by peer",
+        "unknown",
+        "the connection to another rank broke",
+    ),
+    (
         r"DefaultCPUAllocator: can't allocate memory.*|^MemoryError.*|std::bad_alloc|Cannot allocate memory",
         "host_memory",
         "it ran out of main memory",

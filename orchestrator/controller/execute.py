@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from orchestrator import fencing, plugins, processes, stages
 from orchestrator.controller import causes
 from orchestrator.controller.heartbeat import SILENCE, Heartbeat, Patience
+from orchestrator.controller.telling import recorder
 from orchestrator.environments.environment import kind_of
 from orchestrator.environments.site import Site
 from orchestrator.errors import InfrastructureError, OrchError, WorkerDiedError, disk_full, from_record, is_disk_full
@@ -69,14 +70,14 @@ def _execute(store: Store, run: str, stage: str, fence: int | None) -> dict[str,
     directory = store.home / "stages" / f"{stage}-{planned.digest[:16]}"
     directory.mkdir(parents=True, exist_ok=True)
 
-    def emit(kind: str, /, **data: Any) -> None:
-        store.record(kind, run=run, stage=stage, **data)
+    emit = recorder(store, run, stage)
+    writer = Writer(folder=directory, run=run, fence=fence or fencing.next_fence(directory, run))
 
     def tell(kind: str, /, **data: Any) -> None:
         processes.go_on()  # most of what a stage does without a process is told now and then
+        writer.check()
         emit(kind, **data)
 
-    writer = Writer(folder=directory, run=run, fence=fence or fencing.next_fence(directory, run))
     writer.relieve()  # one that still holds the lock, stopped or cut off, ends once it sees this
     with _locked(directory / "lock"):
         made = store.finished_stage(planned.digest)

@@ -1,5 +1,6 @@
 """What a worker's process died of."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -24,6 +25,8 @@ CGROUPS = Path("/sys/fs/cgroup/memory")
         (1, "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "host_memory"),
         (1, "Traceback\nMemoryError", "host_memory"),
         (134, "[Rank 3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=4, OpType=BROADCAST)", "hang"),
+        (1, "RuntimeError: CUDA error: uncorrectable ECC error encountered", "unknown"),
+        (1, "torch.distributed.DistBackendError: NCCL error in: x.cpp:1, ncclRemoteError: A call failed", "unknown"),
         (139, "Segmentation fault", "unknown"),
         (137, "", "unknown"),
     ],
@@ -60,6 +63,21 @@ def test_a_worker_that_says_why_it_dies_is_tried_again_by_that_cause_and_one_tha
     with pytest.raises(InfrastructureError, match="exit code 1") as other:
         run_worker("merge", {}, tmp_path, print, python=fails)
     assert not isinstance(other.value, WorkerDiedError), "what an earlier attempt has left in the log is not its cause"
+
+
+def test_a_hang_of_a_collective_becomes_an_error_by_names_that_the_installed_torch_reads(tmp_path: Path) -> None:
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        pytest.skip("torch is not installed")
+    package = Path(found.origin).parent
+    files = ("include/torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp", "distributed/distributed_c10d.py")
+    known = "".join((package / file).read_text() for file in files)
+    assert [name for name in causes.COLLECTIVES if f'"{name}"' not in known] == []
+
+    python = _worker(tmp_path, "", first=f"env > {tmp_path}/environment; echo '{{}}' > \"$4\"")
+    run_worker("merge", {}, tmp_path, print, python=python)
+    seen = (tmp_path / "environment").read_text().splitlines()
+    assert "TORCH_NCCL_ASYNC_ERROR_HANDLING=3" in seen
 
 
 def test_a_cause_survives_the_way_over_a_process_boundary() -> None:
