@@ -212,7 +212,7 @@ def _smaller(batch: Batch, error: WorkerDiedError) -> Batch:
 
 
 def check_base_model(directory: Path, config: Config) -> None:
-    """Raises InputError unless `directory` is a model that this configuration can train.
+    """Raises InputError unless `directory` is a model that this configuration can train, and an export can merge.
 
     Reads config.json and the names in the safetensors headers, no weights.
     """
@@ -222,11 +222,23 @@ def check_base_model(directory: Path, config: Config) -> None:
             f"{directory} is not a model directory: {'; '.join(missing)}",
             next_step="give a hub id, or a folder that `save_pretrained` wrote",
         )
+    if method := quantized_by(directory):
+        raise InputError(
+            f"the weights in {directory} are quantized already, by {method}: they can be neither trained as they are"
+            " nor merged with an adapter",
+            next_step="give the 16-bit model that it was made of; adapter qlora quantizes while it loads",
+        )
     if config.adapter == "full" or config.lora_target_modules == ALL_LINEAR:
         return
     modules = linear_modules(directory)
     if modules and not any(is_target(name, config.lora_target_modules) for name in modules):
         raise nothing_to_train(config.lora_target_modules, modules)
+
+
+def quantized_by(directory: Path) -> str | None:
+    """The method that config.json names, such as awq or bitsandbytes; None for plain weights."""
+    settings = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+    return str(settings.get("quant_method", "an unknown method")) if isinstance(settings, dict) else None
 
 
 def missing_parts(directory: Path) -> list[str]:

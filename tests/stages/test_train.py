@@ -49,6 +49,15 @@ def test_what_a_directory_lacks_is_said(tmp_path, file, text, said):
     assert f"{folder} is not a model directory: {said}" in str(caught.value)
 
 
+def test_weights_that_are_quantized_already_are_refused_with_what_to_give_instead(tmp_path):
+    folder = model(tmp_path / "m")
+    settings = json.loads((folder / "config.json").read_text()) | {"quantization_config": {"quant_method": "awq"}}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match="are quantized already, by awq") as caught:
+        train.check_base_model(folder, train.Config())
+    assert "the 16-bit model that it was made of" in str(caught.value.next_step)
+
+
 def test_all_that_is_missing_is_said_at_once(tmp_path):
     with pytest.raises(InputError, match=r"no config\.json; no weights .*; no tokenizer"):
         train.check_base_model(tmp_path, train.Config())
