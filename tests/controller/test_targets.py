@@ -1,9 +1,11 @@
 """Export targets in a plan: what is served where, what is left out, and what is shown of each."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from orchestrator import engines
 from orchestrator.clusters.cluster import Cluster, NodePool
 from orchestrator.controller import measuring, preflight
 from orchestrator.controller.planning import make_plan
@@ -12,6 +14,7 @@ from orchestrator.errors import NotAllowedError
 from orchestrator.planner.plan import Plan
 from orchestrator.recipe.load import load_recipe
 from orchestrator.store.store import Store
+from tests.controller.conftest import FAKES
 
 pytestmark = pytest.mark.usefixtures("fake_engines")
 RECIPE = """\
@@ -177,3 +180,18 @@ def test_a_benchmark_of_nothing_that_can_run_says_why(folder: Path) -> None:
     plan = _plan(folder, "benchmark.targets=[fp8]")
     with pytest.raises(NotAllowedError, match=r"nothing that .* measures can run here: fp8: no NVIDIA GPU"):
         measuring.up_to_benchmark(plan)
+
+
+def test_an_engine_is_one_file_of_which_the_planner_need_not_have_figures(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "more").mkdir()
+    shutil.copy(FAKES / "sglang.py", folder / "more" / "own_engine.py")
+    monkeypatch.setattr(engines, "__path__", [*engines.__path__, str(folder / "more")])
+    export = "export=[{name: mine, engine: own_engine, quantization: fp8}]"
+    found = _plan(folder, export, "gates=[]", "benchmark.targets=[mine]", kinds=("H100",))
+    (target,) = found.targets
+    assert (target.refused, found.obstacles) == (None, [])
+    assert target.command[0].endswith("sglang-serve")
+    assert _made(found, "benchmark") == ["mine"]
+    assert "the planner has no figures for an engine 'own_engine'" in found.model_dump_json()

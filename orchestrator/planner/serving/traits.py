@@ -121,5 +121,5 @@ def traits(engine: str) -> EngineTraits:
     name = engine.strip().lower()
     found = _ENGINES.get(_ALIASES.get(name, name.replace("-", "_")))
     if found is None:
-        raise InputError(f"unknown engine {engine!r}; {nearest(engine, engines())}")
+        raise InputError(f"the planner has no figures for an engine {engine!r}; {nearest(engine, engines())}")
     return found
