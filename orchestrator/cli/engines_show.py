@@ -11,6 +11,7 @@ from orchestrator.cli.show import console
 from orchestrator.environments import doctor, on_path
 from orchestrator.errors import InfrastructureError
 from orchestrator.serving.environments import Found
+from orchestrator.units import Bytes
 
 _STATES = {
     "complete": "[green]installed[/]",
@@ -32,7 +33,7 @@ def listed(rows: list[Found], *, as_json: bool) -> None:
     table = Table("environment", "for", "state", "size", "purpose", box=None, padding=(0, 2, 0, 0))
     table.add_column("", overflow="fold")
     for row in plain:
-        size = f"{row['bytes'] / 1e9:.2f} GB" if row["bytes"] else ""
+        size = str(Bytes(int(float(f"{row['bytes']:.3g}")))) if row["bytes"] else ""
         name = f"[bold]{row['name']}[/] {row['version']}"
         table.add_row(name, row["kind"], _STATES[row["state"]], size, escape(row["purpose"]), escape(_note(row)))
     out.print(table if plain else "no engine needs an environment of its own")
@@ -71,7 +72,7 @@ def _note(row: dict[str, Any]) -> str:
         "outdated": f"`{install}` makes it again with today's requirements",
         "incomplete": f"not used; `{install}` makes it again",
         "path": row["place"],
-        "missing": f"about {(row['expected_bytes'] or 0) / 1e9:.2g} GB{image}",
+        "missing": f"about {Bytes(row['expected_bytes'] or 0)}{image}",
         "refused": f"{row['refusal']}{image}",
     }
     return str(notes[row["state"]])

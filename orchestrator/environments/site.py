@@ -20,6 +20,7 @@ from orchestrator.environments.container import Container, runtime
 from orchestrator.environments.environment import OWN, Build, Environment, Installed, Kind, Pip
 from orchestrator.environments.folder import Folder, Mark, recipe_digest, size
 from orchestrator.errors import InputError, NotAllowedError, is_disk_full
+from orchestrator.units import Bytes
 
 PACKAGE = Path(orchestrator.__file__).parent
 """Workers in a container import it."""
@@ -132,8 +133,7 @@ class Site:
     def _make(self, environment: Environment, recipe: Pip | Build, folder: Folder) -> None:
         _check_space(environment, recipe, folder)
         started = time.monotonic()
-        gigabytes = recipe.size_bytes / 1e9
-        self.say(f"installing {environment} ({self.kind}, about {gigabytes:.1f} GB) into {folder.path}")
+        self.say(f"installing {environment} ({self.kind}, about {Bytes(recipe.size_bytes)}) into {folder.path}")
         folder.spoil()
         folder.log.unlink(missing_ok=True)
         try:
@@ -181,7 +181,7 @@ def _check_space(environment: Environment, recipe: Pip | Build, folder: Folder) 
     free = shutil.disk_usage(folder.path.parent).free
     if free < recipe.size_bytes:
         raise InputError(
-            f"no space for {environment}: it takes about {recipe.size_bytes / 1e9:.1f} GB, and the disk of"
+            f"no space for {environment}: it takes about {Bytes(recipe.size_bytes)}, and the disk of"
             f" {folder.path.parent} has {free / 1e9:.1f} GB left",
             next_step="free some space, or set ORCH_HOME to a larger disk",
         )

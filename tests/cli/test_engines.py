@@ -52,7 +52,7 @@ def test_an_environment_from_its_first_sight_to_its_end(orch: Orch, tmp_path: Pa
     assert orch("install").returncode == 2
     made = orch("install", "tiny")
     assert made.returncode == 0, made.stderr
-    assert "installing tiny 1.0 (cpu, about 0.0 GB)" in made.stdout
+    assert "installing tiny 1.0 (cpu, about 20 MB)" in made.stdout
     found, place = row(orch), str(tmp_path / "home" / "engines" / "tiny-1.0-cpu")
     assert (found["state"], found["place"], found["used_by"]) == ("complete", place, [])
     assert isinstance(found["bytes"], int)
