@@ -1,8 +1,13 @@
 """Guarded processes: how they are stopped."""
 
+import os
+import signal
 import socket
 import sys
 import time
+from pathlib import Path
+
+import pytest
 
 from orchestrator import processes
 
@@ -48,3 +53,25 @@ def test_a_command_and_its_children_are_seen_to_compute(tmp_path):
     assert idle.cpu_seconds() < 0.1
     process.stop()
     idle.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="its children are found in /proc")
+def test_a_command_ends_with_its_children_even_if_its_guard_is_stopped(tmp_path):
+    pids = tmp_path / "pids"
+    os.mkfifo(pids)
+    process = processes.start(["sh", "-c", f"sleep 100 & echo $$ $! > {pids}; wait"], log=tmp_path / "log", grace_s=0.1)
+    found = [int(pid) for pid in pids.read_text().split()]
+    os.kill(process.pid, signal.SIGSTOP)
+    process.stop()
+    assert len(found) == 2
+    deadline = time.monotonic() + 5
+    while any(_lives(pid) for pid in found):  # the kernel takes a moment
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _lives(pid: int) -> bool:
+    """A zombie that nobody has waited for yet does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.stages.base import Outputs
 from orchestrator.store.store import Store
+from orchestrator.testing import answer, serving
 from tests.controller.executing import executing, planned
 
 STOPPED_BEFORE = """
@@ -51,6 +52,20 @@ def test_a_stage_that_waits_for_the_same_one_of_another_run_can_be_stopped(tmp_p
     second = executing(store, run, "prepare")
     assert second.communicate("stop\n")[0] == "None\n"
     assert first.communicate("stop\n")[0] == "None\n"
+
+
+def test_a_stage_that_measures_a_server_can_be_stopped_while_it_does(tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    (tmp_path / "rows").write_text('{"messages": [{"role": "user", "content": "?"}]}\n')
+    with serving(answer("a", "b")) as engine:
+        servers, load = [{"name": "other", "url": engine.url}], {"concurrency": [1], "num_requests": 1_000_000}
+        run = planned(store, data={}, benchmark={"servers": servers, "warmup_duration": 0, **load})
+        store.reuse_stage(run, "data", Outputs(artifacts={"test_rows": str(tmp_path / "rows")}).model_dump())
+        actor = executing(store, run, "benchmark")
+        while not any(event.data.get("requests") for event in store.events(run=run)):
+            assert actor.poll() is None
+            time.sleep(0.05)
+        assert actor.communicate("stop\n")[0] == "None\n"
 
 
 @pytest.mark.slow
