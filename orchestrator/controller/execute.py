@@ -5,6 +5,7 @@
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -29,6 +30,8 @@ from orchestrator.store.store import Store
 _PACKAGE = Path(stages.__file__).parents[1]
 WORKER_GRACE_S = 120.0
 """Between SIGTERM and SIGKILL of a worker: long enough for the rest of an optimizer step and a checkpoint."""
+_ENDING_S = WORKER_GRACE_S + 10.0
+"""As long as that, the attempt before may still be ending well."""
 _LOOK_S = 0.5
 _STACKS_BYTES = 20_000
 _SAID_BYTES = 64_000
@@ -78,11 +81,11 @@ def _execute(store: Store, run: str, stage: str, fence: int | None) -> dict[str,
         writer.check()
         emit(kind, **data)
 
-    writer.relieve()  # one that still holds the lock, stopped or cut off, ends once it sees this
-    with _locked(directory / "lock"):
+    with _locked(writer):
         made = store.finished_stage(planned.digest)
         if made is not None and not hasattr(module, "refresh"):
             return made.outputs or {}
+        _wait_for_workers(directory)
         writer.begin()
         peaks: dict[str, dict[str, int]] = {}
 
@@ -117,17 +120,38 @@ def _execute(store: Store, run: str, stage: str, fence: int | None) -> dict[str,
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a stage's folder; another run may have it for hours. Raises Stopped while it waits."""
-    lock = FileLock(path)
-    while not lock.is_locked:
-        processes.go_on()
-        with contextlib.suppress(Timeout):
-            lock.acquire(timeout=_LOOK_S)
+def _locked(writer: Writer) -> Iterator[None]:
+    """Hold the lock of a stage's folder; another run may have it for hours. Raises Stopped while it waits.
+
+    An older attempt of the same run that still has it is stopped or cut off, unless it is just ending.
+    """
+    lock = FileLock(writer.folder / "lock")
+    if not _acquired(lock, _ENDING_S):
+        writer.relieve()
+        _acquired(lock, math.inf)
     try:
         yield
     finally:
         lock.release()
+
+
+def _wait_for_workers(directory: Path) -> None:
+    """One whose owner was killed has its grace for a last checkpoint, which it could not publish any more after us."""
+    deadline = time.monotonic() + _ENDING_S
+    for path in directory.glob("*.result.lock"):
+        lock = FileLock(path)
+        _acquired(lock, deadline - time.monotonic())
+        lock.release()
+
+
+def _acquired(lock: FileLock, within_s: float) -> bool:
+    """Whether it was free within that time. Raises Stopped while it waits."""
+    deadline = time.monotonic() + within_s
+    while not lock.is_locked and time.monotonic() < deadline:
+        processes.go_on()
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=_LOOK_S)
+    return bool(lock.is_locked)
 
 
 def run_worker(

@@ -8,6 +8,7 @@ A worker that is silent for too long is taken for hung and killed (`controller/h
 may be, any event breaks the silence. SIGUSR1 writes the stacks of all threads into the log.
 """
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -30,8 +31,9 @@ PEAK_MEMORY = "peak_memory"
 
 
 def emit(kind: str, /, **data: Any) -> None:
-    """Send one event to the stage."""
-    os.write(_events, (json.dumps({"kind": kind, **data}) + "\n").encode())
+    """Send one event to the stage; without an owner nobody hears it, and there is a checkpoint to save all the same."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(_events, (json.dumps({"kind": kind, **data}) + "\n").encode())
 
 
 def may_be_silent(at_most_s: float) -> None:

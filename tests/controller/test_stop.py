@@ -89,6 +89,21 @@ def test_training_that_is_stopped_goes_on_with_the_losses_of_an_undisturbed_run(
     assert dict(resumed) == pytest.approx(dict(undisturbed), abs=1e-6)
 
 
+@pytest.mark.slow
+def test_an_attempt_goes_on_from_what_the_one_before_it_saves_when_its_process_is_killed(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    store, run = Store(tmp_path / "home"), _training(tmp_path)
+    actor = executing(store, run, "train")
+    while "progress" not in [event.kind for event in store.events(run=run)]:
+        assert actor.poll() is None
+        time.sleep(0.05)
+    actor.kill()  # its worker has SIGTERM now, and no checkpoint yet
+    resumed = _losses(store, run)
+    said = [str(event.data.get("message")) for event in store.events(run=run)]
+    assert [text for text in said if text.startswith("resuming from checkpoint-")], said
+    assert [step for step, _ in resumed] == list(range(1, STEPS + 1))
+
+
 STEPS = 60
 
 
