@@ -1,5 +1,7 @@
 """Commands about clusters: clusters list, check, up, down."""
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +40,9 @@ def check(cluster: Which = None, as_json: AsJson = False) -> None:
     from orchestrator.ray import checking
 
     found = load_cluster(cluster, home())
-    clusters_show.checked(found, checking.check(found, home()), as_json=as_json)
+    with contextlib.redirect_stdout(sys.stderr):  # Ray tells there of a node that dies, in the midst of our JSON
+        checked = checking.check(found, home())
+    clusters_show.checked(found, checked, as_json=as_json)
 
 
 @clusters.command()

@@ -92,7 +92,8 @@ def connected(address: str, home: Path) -> Any:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, TimeoutError) as error:
         raise InfrastructureError(
-            f"cannot reach Ray at {address}: {error}", next_step=f"is it up? `ray status --address {address}`"
+            f"cannot reach Ray at {address}: {error}",
+            next_step=f"is it up, and is its token here (RAY_AUTH_MODE=token)? `ray status --address {address}`",
         ) from error
     try:
         yield

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.clusters.compare import Seen
@@ -63,7 +63,9 @@ def _cause(error: RayError) -> str:
     """The last line says what; the ones before it, where."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = lines[-1] if lines else type(error).__name__
-    return f"{said} (is orch installed there?)" if "ModuleNotFoundError" in str(error) else said
+    if "ModuleNotFoundError" in str(error):
+        return f"{said} (is orch installed there?)"
+    return f"its Ray went away, or hangs ({said})" if isinstance(error, RayActorError) else said
 
 
 class _Asking:
