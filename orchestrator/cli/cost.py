@@ -17,7 +17,9 @@ app.add_typer(cost, name="cost")
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, as of `orch plan`.")]
-ClusterFile = Annotated[Path | None, typer.Option("-c", "--cluster", help="Cluster file; default: this machine.")]
+ClusterFile = Annotated[
+    Path | None, typer.Option("-c", "--cluster", help="A cluster, or its file; default: this machine.")
+]
 OptionalRecipe = Annotated[
     Path | None, typer.Argument(metavar="[RECIPE]", help="Its model, GPUs and target are what is self-hosted.")
 ]

@@ -20,7 +20,9 @@ Overrides = Annotated[
 BudgetOverrides = Annotated[
     list[str] | None, typer.Argument(metavar="[budget.KEY=VALUE]...", help="Limits, such as budget.max_cost_usd=60.")
 ]
-ClusterFile = Annotated[Path | None, typer.Option("-c", "--cluster", help="Cluster file; default: this machine.")]
+ClusterFile = Annotated[
+    Path | None, typer.Option("-c", "--cluster", help="A cluster, or its file; default: this machine.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `orch status` lists it.")]
 OptionalRunId = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run; default: all, newest first.")]
