@@ -18,6 +18,7 @@ from typing import Any
 
 from orchestrator.loadgen import hardware
 from orchestrator.planner.plan import Plan
+from orchestrator.report.findings import load, measured
 from orchestrator.stages.base import Outputs
 from orchestrator.store.records import StageRun
 from orchestrator.store.store import Store
@@ -71,6 +72,7 @@ def figures(store: Store) -> dict[str, Any]:
             }
             for made in outputs["export"].report["targets"]
         ],
+        "client_limited": limited(store.benchmark(outputs["benchmark"].report["result"]["id"])),
         "left_out": [
             {"name": target.name, "engine": target.engine, "quantization": target.quantization, "why": target.refused}
             for target in Plan.model_validate(run.plan).targets
@@ -83,6 +85,11 @@ def seconds(store: Store, row: StageRun) -> float | None:
     """How long a stage took, or once took."""
     timed = store.finished_stage(row.digest) if row.state == "reused" else row
     return round(timed.ended - timed.started, 1) if timed and timed.ended and timed.started else None
+
+
+def limited(result: dict[str, Any]) -> list[str]:
+    """The cells whose client was late itself, so that their times are not the server's alone."""
+    return [f"{cell['target']}, {load(cell)}" for cell in measured(result) if cell["summary"]["client"]["limited"]]
 
 
 def of_target(name: str, metrics: dict[str, float], wanted: tuple[str, ...]) -> dict[str, float]:
