@@ -26,6 +26,7 @@ from orchestrator.engines.running import Running
 from orchestrator.environments.site import Site
 from orchestrator.errors import EngineError
 from orchestrator.stages._divergence import kl_of_top
+from orchestrator.token_contract import Golden, TokenContract
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
@@ -113,6 +114,17 @@ def test_it_reads_and_answers_as_the_model_was_trained(plain, trained):
 
 def test_its_probabilities_are_those_of_the_merged_model(plain, trained):
     assert divergence(plain, trained) < 0.01
+
+
+def test_the_token_contract_tells_its_template_from_another(plain, trained):
+    """Held to the contract of its training the server is ready; to that of another template it is not."""
+    kept = Golden(messages=CHAT, prompt_ids=trained.prompt_ids, answer_ids=[], text="", ended=True, max_tokens=20)
+    template = (plain.launch.model / "chat_template.jinja").read_text()
+    contract = TokenContract(chat_template=template, special_tokens={}, stop_ids=[], vocabulary=512, golden=kept)
+    running.wait_until_ready(plain, contract=contract)
+    other = kept.model_copy(update={"prompt_ids": [*trained.prompt_ids[:3], *trained.prompt_ids[4:]]})
+    with pytest.raises(EngineError, match=r"the first difference is at position 3.*prompt tokens, not"):
+        running.wait_until_ready(plain, contract=contract.model_copy(update={"golden": other}))
 
 
 def test_probabilities_of_ids_that_the_tokenizer_does_not_have_leave_it_alive(plain, trained):
