@@ -8,6 +8,7 @@
     ├── BudgetError              4  a running run has used up its budget
     ├── StaleClaimError          5  somebody else has taken over: what was to be written is dropped
     └── InfrastructureError      5  a process, an engine, a node or the network failed
+        ├── StoreAwayError       5  the store's server does not answer, or its file stays locked
         ├── WorkerDiedError      5  a stage's process died without a word; the stage is tried again
         └── EngineError          5  a serving engine did not start, died or answered nonsense
 
@@ -74,6 +75,10 @@ class StaleClaimError(OrchError):
 
 class InfrastructureError(OrchError):
     """A process, a node, a disk or the network failed; the same command may work later."""
+
+
+class StoreAwayError(InfrastructureError):
+    """The store's server does not answer, or another process keeps its file locked."""
 
 
 class WorkerDiedError(InfrastructureError):

@@ -13,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli import show
-from orchestrator.controller import runs
+from orchestrator.controller import process
 from orchestrator.errors import from_record
 from orchestrator.store.records import ENDED, Event, StageRun
 from orchestrator.store.store import Store
 
 _POLL_S = 0.2
+_LOOK_S = 5.0
+"""Between two looks whether there is a controller."""
 _PROGRESS_EVERY_S = 5.0
 _INTERRUPTED = 130
 _MARKS = {"pending": "·", "succeeded": "✓", "reused": "↺", "failed": "✗", "cancelled": "■"}
@@ -87,23 +89,36 @@ def _progress(data: dict[str, object]) -> str:
 
 def _tail(store: Store, run: str) -> Iterator[list[Event]]:
     """New events, again and again until the run has ended and all were seen."""
-    seen = 0
+    seen, looked, address = 0, time.monotonic(), store.run(run).plan["cluster"]["address"]
     while True:
-        ended = store.run(run).state in ENDED
+        ended = store.run_state(run) in ENDED
         new = store.events(run=run, after=seen)
         if new:
             seen = new[-1].id
         yield new
         if ended:
             return
-        if not new and runs.is_lost(store, store.run(run)):
-            runs.mark_lost(store, store.run(run))
+        if not new and time.monotonic() - looked > _LOOK_S:
+            looked = time.monotonic()
+            process.ensure(store, address)  # it may have been killed; who follows a run needs one
         time.sleep(_POLL_S)
 
 
+def _waits(store: Store, run: str) -> str | None:
+    """What the run waits for, once that is known."""
+    if store.run_state(run) != "queued":
+        return None
+    found = store.run(run)
+    return show.waits(found) if found.wait else None
+
+
 def _lines(store: Store, run: str) -> None:
-    last_progress = 0.0
+    last_progress, told = 0.0, ""
     for events in _tail(store, run):
+        waits = _waits(store, run)
+        if waits and waits != told:
+            told = waits
+            print(f"{time.strftime('%H:%M:%S')} {waits}", flush=True)
         for event in events:
             if event.kind == "progress":
                 if event.time - last_progress < _PROGRESS_EVERY_S:
@@ -119,7 +134,8 @@ def _live(store: Store, run: str, console: Console) -> None:
             for event in events:
                 if event.stage and event.kind in ("progress", "log", "gate"):
                     notes[event.stage] = event
-            live.update(_view(store.stage_runs(run), notes))
+            waits = _waits(store, run)
+            live.update(Text(f"  {waits}") if waits else _view(store.stage_runs(run), notes))
 
 
 def _view(stages: list[StageRun], notes: dict[str, Event]) -> Table:

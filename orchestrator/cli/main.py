@@ -9,6 +9,7 @@ from orchestrator.cli import (  # noqa: F401  each registers its commands
     bench_run,
     catalog,
     clusters,
+    controller,
     cost,
     engines,
     engines_matrix,

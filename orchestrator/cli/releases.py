@@ -1,12 +1,16 @@
 """Commands about services: releases, promote, rollback, serve up|down."""
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.app import app, home
 from orchestrator.errors import NotAllowedError
+
+if TYPE_CHECKING:
+    from orchestrator.store.records import Release
+    from orchestrator.store.store import Store
 
 ServiceName = Annotated[str, typer.Argument(metavar="SERVICE", help="Name of the service.")]
 OptionalService = Annotated[str | None, typer.Argument(metavar="[SERVICE]", help="Name of a service; default: all.")]
@@ -30,13 +34,13 @@ def releases(service: OptionalService = None, as_json: Annotated[bool, typer.Opt
 @app.command()
 def rollback(service: ServiceName, to: ToOptional = None, reason: Reason = None) -> None:
     """Switch the service back to an earlier release; requests in flight finish where they are."""
-    from orchestrator.serving import gateway, releases, start
+    from orchestrator.serving import gateway, releases
     from orchestrator.store.store import Store
 
     begun, store = time.monotonic(), Store(home())
     target = store.release(service, to) if to else releases.rollback_target(store, service)
     if target.state != "warm":
-        target = start.start_cold(store, target)
+        target = _started(store, target)
     left = releases.rollback(store, service, target, reason)
     seconds = gateway.follows(target.spec["port"], service, target.number)
     _say_switched(f"{service}@{left} -> {target.name}", seconds, begun, target.spec["port"])
@@ -45,13 +49,13 @@ def rollback(service: ServiceName, to: ToOptional = None, reason: Reason = None)
 @app.command()
 def promote(service: ServiceName, to: ToNumber, reason: Reason = None) -> None:
     """Make a release the one that the service's name stands for, whatever gates said."""
-    from orchestrator.serving import gateway, releases, start
+    from orchestrator.serving import gateway, releases
     from orchestrator.store.store import Store
 
     begun, store = time.monotonic(), Store(home())
     target = store.release(service, to)
     if target.state != "warm":
-        target = start.start_cold(store, target)
+        target = _started(store, target)
     before = store.service(service).current
     releases.promote(store, target, reason or "by hand")
     seconds = gateway.follows(target.spec["port"], service, target.number)
@@ -61,7 +65,7 @@ def promote(service: ServiceName, to: ToNumber, reason: Reason = None) -> None:
 @serving.command()
 def up(service: ServiceName) -> None:
     """Start the gateway and the engines of the current release and of the one that a rollback goes to."""
-    from orchestrator.serving import gateway, releases, start
+    from orchestrator.serving import gateway, releases
     from orchestrator.store.store import Store
 
     store = Store(home())
@@ -72,7 +76,7 @@ def up(service: ServiceName) -> None:
             next_step=f"`orch releases {service}`, `orch promote {service} --to N`",
         )
     for number in numbers:
-        release = start.start_cold(store, store.release(service, number))
+        release = _started(store, store.release(service, number))
         print(f"{release.name} is warm")
     print(gateway.url(release.spec["port"]))
 
@@ -88,6 +92,14 @@ def stop(service: ServiceName) -> None:
         if release.state in ("starting", "warm"):
             store.move_release(release, "stopped", reason="orch serve down")
             print(f"{release.name} is stopping")
+
+
+def _started(store: "Store", release: "Release") -> "Release":
+    from orchestrator.controller import process
+    from orchestrator.serving import start
+
+    process.ensure(store, release.spec["address"])
+    return start.start_engine(store, release)
 
 
 def _say_switched(what: str, seconds: float | None, begun: float, port: int) -> None:

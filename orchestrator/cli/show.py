@@ -18,7 +18,7 @@ from orchestrator.planner.plan import Plan
 from orchestrator.recipe.load import Loaded
 from orchestrator.serving import gateway
 from orchestrator.stages.base import Outputs
-from orchestrator.store.records import Release, StageRun
+from orchestrator.store.records import Release, Run, StageRun
 from orchestrator.store.store import Store
 from orchestrator.validation import dotted, origin
 
@@ -140,10 +140,21 @@ def run(store: Store, name: str, *, as_json: bool) -> None:
     for row in rows:
         table.add_row(row.stage, row.state, seconds(row), str(row.attempts or ""), highlights(row))
     console().print(f"[bold]{name}[/] {found.state}, by {found.owner}")
+    if found.state == "queued":
+        console().print(f"  {escape(waits(found))}")
     console().print(table)
     if found.error:
         console().print(f"[red]{found.error['type']}[/]: {escape(found.error['message'])}")
     _outcome(store, name)
+
+
+def waits(found: Run) -> str:
+    """What a queued run waits for, and when it will probably start."""
+    if not found.wait:
+        return "waits for the controller"
+    expected = found.wait.get("expected")
+    start = f"; expected to start {when(expected)}" if expected else ""
+    return f"{found.wait['reason']}{start}"
 
 
 def status(store: Store, *, as_json: bool) -> None:
@@ -162,8 +173,9 @@ def status(store: Store, *, as_json: bool) -> None:
         out.print(f"[bold]{service.name}[/]  serving {serving}  warm: {', '.join(warm) or 'none'}")
     table = Table("run", "state", "started", "by", "", box=None, padding=(0, 2, 0, 0))
     for found in runs:
-        waiting = next((row.stage for row in store.stage_runs(found.id) if row.state in ("running", "failed")), "")
-        table.add_row(found.id, found.state, when(found.created), found.owner, waiting)
+        at = next((row.stage for row in store.stage_runs(found.id) if row.state in ("running", "failed")), "")
+        about = waits(found) if found.state == "queued" else at
+        table.add_row(found.id, found.state, when(found.created), found.owner, escape(about))
     if runs:
         out.print(table)
 

@@ -1,48 +1,67 @@
-"""Drives a run to its end: stage by stage, on Ray, from inside a detached actor that the command does not own.
+"""Drives a run: stage by stage, on Ray, from inside a detached actor that the command does not own.
 
-Every step is in the store before the next begins, so that a driver which is started again goes on where it was.
+It ends with the run, or when the run needs other places for its next stage, or must give these up. Every step is in the
+store before the next begins, so that the next driver goes on where this one was.
 """
 
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from orchestrator.controller import gates, reporting
+from orchestrator.controller import gates, needs, reporting, retries
+from orchestrator.controller.execute import WORKER_GRACE_S
 from orchestrator.controller.reuse import reusable
 from orchestrator.controller.spending import Clock, Watch
-from orchestrator.errors import InputError, OrchError, StaleClaimError, WorkerDiedError
+from orchestrator.errors import InputError, OrchError, StaleClaimError, StoreAwayError
 from orchestrator.planner.plan import Plan, PlannedStage
-from orchestrator.ray import launch
 from orchestrator.stages.base import Outputs
-from orchestrator.store.records import ENDED, StageRun
+from orchestrator.store.records import ENDED, Allocation, Claim, StageRun
 from orchestrator.store.store import Store
 
-Executor = Callable[[Store, str, PlannedStage], dict[str, Any] | None]
-"""Executes one stage of a run: its outputs as JSON, or None when the run was cancelled, or its budget used up."""
-MAX_ATTEMPTS = 4
-"""Of one stage whose process dies; an error that the stage itself reports is not tried again."""
+Executor = Callable[[Store, Claim, PlannedStage], dict[str, Any] | None]
+"""Executes one attempt of a stage: its outputs as JSON, or None when the run was cancelled, or its budget used up."""
+End = Literal["succeeded", "cancelled", "yielded", "elsewhere"]
+"""How the stages ended; elsewhere: the next one needs other places."""
+_STOP_MARGIN_S = 30.0
+"""For what a stage does after its worker has ended, before its process is killed."""
+_LONGEST_PAUSE_S, _PAUSE_S = 30.0, 0.25
+"""Before a stage whose process died is tried again in the same places."""
 
 
-def drive(home: str, run: str, on_ray: Executor | None = None, clock: Clock = time.time) -> None:
-    """Execute what the store says of this run; errors end up there, none is raised.
+def drive(
+    home: str,
+    run: str,
+    on_ray: Executor | None = None,
+    clock: Clock = time.time,
+    *,
+    attempt: int | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Execute what the store says of this run, as far as these places go; errors end up there, none is raised.
 
-    `on_ray` executes one stage; `clock` is what the budget is judged by.
+    `attempt` is that of the run's allocation; without one every place is as good as any. `on_ray` executes one stage;
+    `clock` is what the budget is judged by.
     """
-    store = Store(Path(home), clock=clock)
+    store, held = Store(Path(home), clock=clock), None
+    if attempt is not None:
+        held = next(found for found in store.allocations.of(run) if found.attempt == attempt)
+        store = store.holding(held)
     state = store.run(run).state
     if state in ENDED:  # cancelled before we began, or we were restarted after our last step
         return
     if state == "queued":
         store.move_run(run, "running")
     failure: OrchError | None = None
-    finished = False
+    end: End = "cancelled"
     try:
-        finished = _stages(store, run, on_ray, clock)
+        end = _Drive(store, run, held, on_ray, clock, sleep).stages()
     except StaleClaimError as error:  # another driver has the run now, and what becomes of it is for that one to say
+        print(error, file=sys.stderr)
+        return
+    except StoreAwayError as error:  # no failure of the run: the controller finds it without a driver
         print(error, file=sys.stderr)
         return
     except OrchError as error:
@@ -50,7 +69,23 @@ def drive(home: str, run: str, on_ray: Executor | None = None, clock: Clock = ti
     except Exception as error:  # whatever happens, the run must not stay `running` with nobody behind it
         traceback.print_exc()
         failure = OrchError(f"the driver failed in a way that nobody foresaw: {error!r}")
-    _finish(store, run, "failed" if failure else "succeeded" if finished else "cancelled", failure)
+    if held is not None and failure is None and end in ("yielded", "elsewhere"):
+        _requeue(store, held, end)
+    else:
+        _finish(store, run, "failed" if failure else end, failure)
+
+
+def drive_held(home: str, run: str, attempt: int) -> None:
+    """`drive` in the places of this attempt."""
+    drive(home, run, attempt=attempt)
+
+
+def _requeue(store: Store, held: Allocation, end: str) -> None:
+    if end == "yielded":
+        reason = next((found.reason for found in store.allocations.of(held.owner) if found.name == held.name), None)
+        store.allocations.end(held, "yielded", reason or "it was asked to", run="queued")
+    else:
+        store.allocations.end(held, "finished", "its next stages need other places", run="queued")
 
 
 def _finish(store: Store, run: str, state: str, failure: OrchError | None) -> None:
@@ -72,78 +107,121 @@ def _best_effort(store: Store, run: str, step: Callable[[], object]) -> None:
         store.record("log", run=run, message=f"while ending: {error!r}")
 
 
-def _stages(store: Store, run: str, on_ray: Executor | None, clock: Clock) -> bool:
-    """All stages in their order; False when the run was cancelled on the way. Raises BudgetError."""
-    plan = Plan.model_validate(store.run(run).plan)
-    watch = Watch(plan, store.events(run=run), clock)
-    execute = on_ray or partial(_on_ray, watch)
-    for planned in plan.stages:
-        if _cancelled(store, run):
-            return False
-        watch.enforce(run)
-        outputs = _outputs(store, run, planned, execute)
-        if outputs is None:
-            if not _cancelled(store, run):
-                watch.enforce(run)
-            return False
-        verdicts = gates.judge(plan.gates, planned.name, outputs.metrics, outputs.report.get("unmeasured"))
+class _Drive:
+    """Goes through the stages of a run in one driver's places."""
+
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        held: Allocation | None,
+        on_ray: Executor | None,
+        clock: Clock,
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._store, self._run, self._held, self._sleep = store, run, held, sleep
+        self._plan = Plan.model_validate(store.run(run).plan)
+        self._watch = Watch(self._plan, store.events(run=run), clock)
+        self._execute = on_ray or self._on_ray
+
+    def stages(self) -> End:
+        """All stages in their order, as far as they go. Raises BudgetError."""
+        for planned in self._plan.stages:
+            if end := self._unwanted():
+                return end
+            self._watch.enforce(self._run)
+            outputs = self._made_before(planned)
+            if outputs is None and self._held is not None and not needs.fits(planned, self._held.bundle):
+                return "elsewhere"
+            if outputs is None:
+                outputs = self._make(planned)
+            if outputs is None:
+                end = self._unwanted()
+                if end is None:
+                    self._watch.enforce(self._run)
+                return end or "cancelled"
+            self._judge(planned, outputs)
+        return "succeeded"
+
+    def _judge(self, planned: PlannedStage, outputs: Outputs) -> None:
+        verdicts = gates.judge(self._plan.gates, planned.name, outputs.metrics, outputs.report.get("unmeasured"))
         for verdict in verdicts:
-            store.record("gate", run=run, stage=planned.name, **verdict.model_dump())
+            self._store.record("gate", run=self._run, stage=planned.name, **verdict.model_dump())
         gates.enforce(verdicts)
-    return True
 
+    def _made_before(self, planned: PlannedStage) -> Outputs | None:
+        """The stage's outputs, this run's own or an earlier run's; None when it must run, and is pending then."""
+        store, run = self._store, self._run
+        mine = _row(store, run, planned.name)
+        made = mine if mine.state in needs.DONE else store.finished_stage(planned.digest)
+        if made is not None:
+            outputs = reusable(planned.name, Outputs.model_validate(made.outputs), store.home)
+            if outputs is not None:
+                if mine.state == "pending":
+                    store.reuse_stage(run, planned.name, outputs.model_dump())
+                return outputs
+        if mine.state != "pending":  # our own predecessor died with it, or the world has moved on since
+            store.reset_stage(run, planned.name, f"it was {mine.state} when its driver began")
+        return None
 
-def _outputs(store: Store, run: str, planned: PlannedStage, on_ray: Executor) -> Outputs | None:
-    """The stage's outputs: this run's own, an earlier run's, or made now; None when the run was cancelled."""
-    mine = _row(store, run, planned.name)
-    made = mine if mine.state in ("succeeded", "reused") else store.finished_stage(planned.digest)
-    if made is not None:
-        outputs = reusable(planned.name, Outputs.model_validate(made.outputs), store.home)
-        if outputs is not None:
-            if mine.state == "pending":
-                store.reuse_stage(run, planned.name, outputs.model_dump())
-            return outputs
-    if mine.state != "pending":  # our own predecessor died with it, or the world has moved on since
-        store.reset_stage(run, planned.name, f"it was {mine.state} when its driver began")
-    return _make(store, run, planned, on_ray)
+    def _make(self, planned: PlannedStage) -> Outputs | None:
+        """The outputs of the stage; None when it was stopped."""
+        while True:
+            claim = self._store.claim_stage(self._run, planned.name)
+            try:
+                made = self._execute(self._store, claim, planned)
+            except OrchError as error:
+                self._again(claim, error)
+                if self._unwanted():
+                    return None
+                continue
+            stopped = "pending" if self._unwanted() == "yielded" else "cancelled"
+            self._store.end_stage(claim, stopped if made is None else "succeeded", outputs=made)
+            return None if made is None else Outputs.model_validate(made)
 
+    def _again(self, claim: Claim, error: OrchError) -> None:
+        """Returns when the stage may be tried again; raises what it failed with when it may not."""
+        store, run, stage = self._store, self._run, claim.stage
+        following = retries.after(retries.earlier(store.events(run=run), stage), error)
+        if isinstance(following, retries.GiveUp):
+            store.end_stage(claim, "failed", error=following.error)
+            raise following.error from error
+        store.end_stage(claim, "pending", error=error)
+        suspect = f" (it hung there twice: look at node {following.avoid})" if following.avoid else ""
+        store.record("log", run=run, stage=stage, message=f"{error.message.splitlines()[0]}; trying again{suspect}")
+        waited = 0.0
+        while waited < min(following.wait_s, _LONGEST_PAUSE_S) and not self._unwanted():
+            self._sleep(_PAUSE_S)
+            waited += _PAUSE_S
 
-def _make(store: Store, run: str, planned: PlannedStage, on_ray: Executor) -> Outputs | None:
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        claim = store.claim_stage(run, planned.name)
+    def _on_ray(self, store: Store, claim: Claim, planned: PlannedStage) -> dict[str, Any] | None:
+        """The stage's outputs, or None when the run was cancelled, had to yield, or used up its budget meanwhile."""
+        from orchestrator.ray import stage
+
+        made: dict[str, Any] | None = stage.run(
+            f"{claim.run}.{planned.name}.{claim.fence}",
+            "orchestrator.controller.execute",
+            (str(store.home), claim.run, planned.name, claim.fence),
+            num_cpus=planned.resources.num_cpus,
+            num_gpus=planned.resources.num_gpus,
+            unwanted=self._should_stop,
+            grace_s=WORKER_GRACE_S + _STOP_MARGIN_S,
+        )
+        return made
+
+    def _should_stop(self) -> bool:
         try:
-            made = on_ray(store, run, planned)
-        except WorkerDiedError as error:
-            if attempt == MAX_ATTEMPTS:
-                store.end_stage(claim, "failed", error=error)
-                raise
-            store.end_stage(claim, "pending", error=error)
-            store.record("log", run=run, stage=planned.name, message=f"{error.message.splitlines()[0]}; trying again")
-            continue
-        except OrchError as error:
-            store.end_stage(claim, "failed", error=error)
-            raise
-        store.end_stage(claim, "cancelled" if made is None else "succeeded", outputs=made)
-        return None if made is None else Outputs.model_validate(made)
-    raise AssertionError("the last attempt returns or raises")
+            return self._unwanted() is not None or self._watch.reason() is not None
+        except StoreAwayError:  # the stage goes on; whether it still may is for the renewal of the places to find out
+            return False
 
-
-def _on_ray(watch: Watch, store: Store, run: str, planned: PlannedStage) -> dict[str, Any] | None:
-    """The stage's outputs, or None when the run was cancelled, or its budget used up, while it ran."""
-    made: dict[str, Any] | None = launch.run_in_group(
-        f"{run}.{planned.name}",
-        "orchestrator.controller.execute:execute",
-        *(str(store.home), run, planned.name),
-        num_cpus=planned.resources.num_cpus,
-        num_gpus=planned.resources.num_gpus,
-        cancelled=lambda: _cancelled(store, run) or watch.reason() is not None,
-        waiting=lambda message: store.record("log", run=run, stage=planned.name, message=message),
-    )
-    return made
-
-
-def _cancelled(store: Store, run: str) -> bool:
-    return store.run(run).state == "cancelling"
+    def _unwanted(self) -> Literal["cancelled", "yielded"] | None:
+        """What the run is to end with now, if it must not go on here."""
+        if self._store.run_state(self._run) == "cancelling":
+            return "cancelled"
+        if self._held is not None and self._store.allocations.state(self._held) == "yielding":
+            return "yielded"
+        return None
 
 
 def _row(store: Store, run: str, stage: str) -> StageRun:

@@ -21,7 +21,7 @@ from orchestrator.controller.reuse import reusable
 from orchestrator.digests import digest_path, digest_value
 from orchestrator.errors import InputError
 from orchestrator.planner.forecast import Acceptance, Forecast
-from orchestrator.planner.plan import Gate, Plan, PlannedStage, Resources
+from orchestrator.planner.plan import Gate, Plan, PlannedStage, Queueing, Resources
 from orchestrator.recipe.load import Loaded
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.recipe.stages import NEEDS, is_on, stage_configs
@@ -84,6 +84,7 @@ def make_plan(
         skipped_gates=[Gate(**gate.model_dump()) for gate, skipped in gates if skipped],
         targets=targets.planned(found, planned, cluster, accelerator),
         service=recipe.serve.service if recipe.serve else None,
+        queueing=_queueing(recipe),
         forecast=predicted,
         obstacles=[*obstacles, *_refusals(predicted)],
         refused=found.placement.refused or bool(unserved) or bool(_refusals(predicted)),
@@ -91,6 +92,18 @@ def make_plan(
             part for part in (found.placement.advice, *(do for _, do in unserved), *_advice(predicted)) if part
         )
         or None,
+    )
+
+
+def _queueing(recipe: Recipe) -> Queueing:
+    wanted, queue = recipe.resources, recipe.queue
+    return Queueing(
+        priority=recipe.priority,
+        team=queue.team,
+        spot=wanted.spot,
+        prefer=wanted.prefer,
+        deadline_s=queue.deadline,
+        max_wait_s=queue.max_wait,
     )
 
 

@@ -3,8 +3,10 @@
 import shutil
 from pathlib import Path
 
+from orchestrator.clusters import storage
 from orchestrator.errors import InputError, NotAllowedError
 from orchestrator.planner.plan import Plan
+from orchestrator.plugins import nearest
 from orchestrator.recipe.recipe import Recipe
 from orchestrator.serving import gateway
 from orchestrator.stages import benchmark, data, train
@@ -23,6 +25,9 @@ def check(recipe: Recipe, plan: Plan, home: Path, cwd: Path) -> None:
             "; ".join(plan.obstacles),
             next_step=plan.advice or "choose a cluster that has it: `orch run RECIPE -c clusters/h100x8.yaml`",
         )
+    _quota(plan)
+    if plan.cluster.storage:
+        storage.check_writable(plan.cluster.storage)
     _rows(recipe, cwd)
     if recipe.train and recipe.base_model and recipe.base_model.path and not recipe.base_model.prepare:
         folder = local_path(recipe.base_model.path, cwd)
@@ -33,6 +38,24 @@ def check(recipe: Recipe, plan: Plan, home: Path, cwd: Path) -> None:
     if recipe.serve and not _reused(plan, "deploy"):
         gateway.check_port(recipe.serve.port, home)
     _disk(home)
+
+
+def _quota(plan: Plan) -> None:
+    """A run that its team could never hold would wait for ever."""
+    team, quotas = plan.queueing.team, plan.cluster.quotas
+    if not team or not quotas:
+        return
+    if team not in quotas:
+        raise InputError(
+            f"queue.team: cluster {plan.cluster.name!r} has no quota for a team {team!r}; {nearest(team, list(quotas))}"
+        )
+    quota, needs = quotas[team], max((stage.resources.num_gpus for stage in plan.stages), default=0)
+    if quota.borrow is not None and needs > quota.gpus + quota.borrow:
+        raise NotAllowedError(
+            f"the run needs {needs:g} accelerators at once, team {team!r} may hold {quota.gpus:g}"
+            f" and borrow {quota.borrow:g} on cluster {plan.cluster.name!r}",
+            next_step="a smaller layout, or a larger quota in the cluster's file",
+        )
 
 
 def _rows(recipe: Recipe, cwd: Path) -> None:

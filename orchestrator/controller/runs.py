@@ -1,26 +1,22 @@
-"""Starting, resuming and cancelling runs. Only starting needs Ray; the rest is a change of state in the store."""
+"""Starting, resuming and cancelling runs: each is a change of state in the store, which the controller obeys."""
 
-import contextlib
-import os
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
-from orchestrator.clusters.cluster import Cluster
-from orchestrator.controller import spending
+from orchestrator.controller import process, spending
+from orchestrator.controller.wanted import LOCAL, host_of
 from orchestrator.digests import digest_value
 from orchestrator.errors import InfrastructureError, InputError
 from orchestrator.planner.plan import Plan
 from orchestrator.ray import connect
-from orchestrator.store.records import Run
+from orchestrator.store.records import ENDED, ENGINE, Run
 from orchestrator.store.store import Store
 
-_START_S = 150.0
-"""A queued run's command may take this long to start Ray."""
-_DRIVE = "orchestrator.controller.drive:drive"
+_START_S = 60.0
+"""A queued run's command may take this long to start the controller."""
 
 
 def create(store: Store, plan: Plan, forced: Iterable[str] = ()) -> str:
@@ -35,57 +31,21 @@ def create(store: Store, plan: Plan, forced: Iterable[str] = ()) -> str:
 
 
 def launch(store: Store, run: str) -> None:
-    """Start the run's driver on the plan's cluster, from where it goes on without us; returns at once.
+    """See to it that there is a controller, which places the queued run; returns at once.
 
-    Raises InfrastructureError when Ray cannot be started or reached; the run is then failed and can be resumed.
+    Raises InfrastructureError when the cluster does not listen, or the controller does not begin; the run is then
+    failed and can be resumed.
     """
     plan = Plan.model_validate(store.run(run).plan)
     try:
-        with driver(store.home, plan.cluster):
-            from orchestrator.ray.launch import start_detached
-
-            start_detached(f"run-{run}", _DRIVE, str(store.home), run)
+        connect.check_listens(plan.cluster.address)
+        process.ensure(store, plan.cluster.address)
     except InfrastructureError as error:
         store.move_run(run, "failed", error=error)
         raise
     except KeyboardInterrupt:
         cancel(store, run)
         raise
-
-
-@contextlib.contextmanager
-def driver(home: Path, cluster: Cluster) -> Iterator[None]:
-    """Be a driver of the cluster's Ray for a while; a local one is started when none runs.
-
-    Raises InfrastructureError when the cluster does not answer, or does not see the folder of the store.
-    """
-    local = cluster.address == "local"
-    address = connect.start_head(home, num_cpus=os.cpu_count() or 1) if local else cluster.address
-    with connect.connected(address, home):
-        if not local:
-            _check_shared(home, cluster)
-        yield
-
-
-def _check_shared(home: Path, cluster: Cluster) -> None:
-    """Stages write their events and artifacts to the store's folder, wherever they run."""
-    from orchestrator.ray.launch import run_in_group
-
-    marker, token = home / "shared-marker", secrets.token_hex(8)
-    marker.write_text(token)
-    seen = run_in_group("check-home", f"{__name__}:read_marker", str(marker), num_cpus=0, cancelled=lambda: False)
-    if seen != token:
-        raise InfrastructureError(
-            f"the nodes of cluster {cluster.name!r} ({cluster.address}) do not see {home}",
-            next_step="run orch on the cluster itself, or set ORCH_HOME to a folder that its nodes share",
-        )
-
-
-def read_marker(path: str) -> str | None:
-    """The text of a file as a node of the cluster sees it."""
-    with contextlib.suppress(OSError):
-        return Path(path).read_text()
-    return None
 
 
 def is_reusable(plan: Plan) -> bool:
@@ -98,7 +58,7 @@ def cancel(store: Store, run: str) -> None:
     state = store.run(run).state
     if state == "queued" or (state == "running" and is_lost(store, store.run(run))):
         store.move_run(run, "cancelling") if state == "running" else None
-        store.move_run(run, "cancelled")
+        _end(store, run, "cancelled")
     elif state == "running":
         store.move_run(run, "cancelling")
     elif state != "cancelling":
@@ -127,12 +87,10 @@ def resume(store: Store, run: str, overrides: Sequence[str] = ()) -> None:
 
 
 def is_lost(store: Store, run: Run) -> bool:
-    """Whether a run is said to be going on while the local Ray that it ran on is gone."""
-    if run.state not in ("queued", "running", "cancelling"):
+    """Whether a run is said to go on while this machine has neither its Ray nor a controller that would start it."""
+    if run.state in ENDED or Plan.model_validate(run.plan).cluster.address != LOCAL or _is_elsewhere(store, run.id):
         return False
-    if Plan.model_validate(run.plan).cluster.address != "local" or connect.address_of_head(store.home):
-        return False
-    if _is_elsewhere(store, run.id):
+    if connect.address_of_head(store.home) or process.running(store):
         return False
     starting = run.state == "queued" and time.time() - store.events(run=run.id)[-1].time < _START_S
     return not starting
@@ -140,7 +98,7 @@ def is_lost(store: Store, run: Run) -> bool:
 
 def _is_elsewhere(store: Store, run: str) -> bool:
     """Whether it was started on another machine of the team, whose own Ray cannot be looked at from here."""
-    return store.is_shared and store.run(run).owner.partition("@")[2] != socket.gethostname()
+    return store.is_shared and host_of(store.run(run).owner) != socket.gethostname()
 
 
 def mark_lost(store: Store, run: Run) -> None:
@@ -149,7 +107,16 @@ def mark_lost(store: Store, run: Run) -> None:
         if stage.state == "running":
             store.reset_stage(run.id, stage.stage, "Ray was stopped while it ran")
     error = InfrastructureError("Ray was stopped while the run was going on", next_step=f"`orch resume {run.id}`")
-    store.move_run(run.id, "failed", error=error)
+    _end(store, run.id, "failed", error)
+
+
+def _end(store: Store, run: str, state: str, error: InfrastructureError | None = None) -> None:
+    """End a run that nobody drives, and take its places back."""
+    held = store.allocations.current(run)
+    if held is not None:
+        store.allocations.end(held, "stopped", "nothing runs there any more", run=state, error=error)
+    else:
+        store.move_run(run, state, error=error)
 
 
 def _forced(plan: Plan, run: str, forced: set[str]) -> Plan:
@@ -167,12 +134,17 @@ def _forced(plan: Plan, run: str, forced: set[str]) -> Plan:
 
 
 def stop_everything(store: Store) -> bool:
-    """Stop the local Ray, and say in the store what that ended; False when nothing ran."""
+    """Stop this machine's controller and Ray, and say in the store what that ended; False when nothing ran."""
+    process.stop(store)  # first: it must not start anything again
     stopped = connect.stop_head(store.home)
-    for run in store.runs(limit=1000):
-        if is_lost(store, run):
-            mark_lost(store, run)
+    for run in store.unfinished():
+        found = store.run(run.id)
+        if is_lost(store, found):
+            mark_lost(store, found)
     for release in store.releases():
         if release.state in ("starting", "warm") and not _is_elsewhere(store, release.run):
             store.move_release(release, "stopped", reason="orch down")
+        held = store.allocations.current(f"{ENGINE}{release.name}")
+        if held is not None and held.cluster == LOCAL and not _is_elsewhere(store, release.run):
+            store.allocations.end(held, "stopped", "orch down")
     return stopped

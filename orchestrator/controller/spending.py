@@ -12,6 +12,7 @@ from orchestrator.store.records import ENDED, Event
 
 Clock = Callable[[], float]
 PREFIX = "budget."
+_PAUSES = {f"run.{state}" for state in (*ENDED, "queued")}
 
 
 class Watch:
@@ -50,12 +51,12 @@ class Watch:
 
 
 def lasted(events: Iterable[Event], now: float) -> float:
-    """Seconds that a run was running until `now`, from its events; between an end and a resumption it was not."""
+    """Seconds that a run was running until `now`, from its events; while it waited, or had ended, it was not."""
     total, since = 0.0, None
     for event in events:
         if event.kind == "run.running" and since is None:
             since = event.time
-        elif event.kind.removeprefix("run.") in ENDED and event.kind.startswith("run.") and since is not None:
+        elif event.kind in _PAUSES and since is not None:
             total, since = total + max(0.0, event.time - since), None
     return total + (max(0.0, now - since) if since is not None else 0.0)
 

@@ -1,6 +1,6 @@
 """The plan: what a run will do, as one value. `orch plan` prints it, `orch run` executes it, the store keeps it."""
 
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.clusters.cluster import Cluster
 from orchestrator.config import Model
@@ -35,6 +35,23 @@ class Gate(Model):
     def metric(self) -> str:
         """The name among the stage's metrics."""
         return self.on.split(".", 1)[1]
+
+
+class Queueing(Model):
+    """How the run waits for its places (`docs/scheduling.md`)."""
+
+    priority: int = 50
+    """A higher one goes first."""
+    team: str = ""
+    """Whose quota it uses."""
+    spot: bool = False
+    """Whether nodes may be used that can be taken away at short notice."""
+    prefer: Literal["cost", "time"] = "cost"
+    """What makes one kind of accelerator better than another."""
+    deadline_s: float | None = None
+    """When it should have finished, seconds after it was submitted."""
+    max_wait_s: float | None = None
+    """The longest it may wait for places."""
 
 
 class PlannedStage(Model):
@@ -105,6 +122,8 @@ class Plan(Model):
     """Whether one of them stands on every cluster: it fits nowhere, a licence forbids it, it is over the budget."""
     advice: str | None = None
     """What to change, so that it can."""
+    queueing: Queueing = Queueing()
+    """How it waits."""
     forecast: Forecast | None = None
     """Memory, time, cost, layouts, licence and budget; None in a plan of an older version. No digest depends on it."""
 

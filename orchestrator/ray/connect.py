@@ -34,6 +34,16 @@ def address_of_head(home: Path) -> str | None:
     return found["address"] if found and _alive(found["pid"]) and listens(found["address"]) else None
 
 
+def check_listens(address: str) -> None:
+    """Raises InfrastructureError when nothing listens at a cluster's address, which is probably a slip."""
+    if address == "local" or listens(address):
+        return
+    raise InfrastructureError(
+        f"cannot reach Ray at {address}: nothing listens there",
+        next_step=f"is it up? `ray status --address {address}`",
+    )
+
+
 def start_head(home: Path, *, num_cpus: int) -> str:
     """Start a local Ray unless one runs; its address. Raises InfrastructureError with the end of its log.
 
@@ -83,13 +93,16 @@ def stop_head(home: Path) -> bool:
 
 
 @contextlib.contextmanager
-def connected(address: str, home: Path) -> Any:
-    """Be a Ray driver for a while. Raises InfrastructureError when the cluster does not answer."""
+def connected(address: str, home: Path, namespace: str = NAMESPACE) -> Any:
+    """Be a Ray driver for a while, among the actors of a namespace.
+
+    Raises InfrastructureError when the cluster does not answer.
+    """
     os.environ.update(_environment(home) if address_of_head(home) == address else {})
     import ray
 
     try:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, TimeoutError) as error:
         raise InfrastructureError(
             f"cannot reach Ray at {address}: {error}",

@@ -47,8 +47,8 @@ class Wanted(Model):
     """What makes one better than another: the cost of training on it, or the time."""
     nodes: int = Field(1, ge=1, le=1)
     """Nodes of one stage; more than one is not available yet."""
-    spot: NotAvailable = None
-    """Not available yet."""
+    spot: bool = False
+    """Whether nodes may be used that can be taken away at short notice: training goes on from its last checkpoint."""
 
     def choices(self) -> list[tuple[str, int]]:
         """(kind, count) as they are written; `any` is none of them."""
@@ -59,6 +59,17 @@ class Wanted(Model):
     def any(self) -> bool:
         """Whether every accelerator would do."""
         return ANY in self.accelerators
+
+
+class Queue(Model):
+    """The `queue` section: how the run waits for its turn on the cluster."""
+
+    team: str = ""
+    """Whose quota it uses; without one it may use what nobody else wants."""
+    deadline: Seconds | None = None
+    """When the run should have finished, such as 12h after it was submitted: it goes ahead as that comes near."""
+    max_wait: Seconds | None = None
+    """The longest that it waits for places, such as 2d; then it fails."""
 
 
 class RecipeGate(Gate):
@@ -117,7 +128,9 @@ class Recipe(Model):
     """Who uses the model, where and for what: judged against the licences before anything starts."""
     budget: Budget | None = None
     """What the run may cost and last at most: judged in the plan, and again while it runs."""
-    priority: NotAvailable = None
-    """Not available yet."""
+    priority: int = Field(50, ge=0, le=100)
+    """0 to 100: a run of a higher priority goes first, and one of a lower priority yields to it."""
+    queue: Queue = Queue()
+    """How the run waits for its turn on the cluster."""
     env: NotAvailable = None
     """Not available yet."""

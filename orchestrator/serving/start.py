@@ -1,58 +1,56 @@
-"""Bringing a service up: its gateway and the engines of the releases that must be warm. Call it as a Ray driver."""
+"""Bringing a release up: it is written what is wanted, and waited until the engine, and the gateway before it, answer.
 
-import os
+The store's controller makes it so; it has to run.
+"""
+
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from orchestrator import processes
 from orchestrator.errors import EngineError, InfrastructureError, OrchError, from_record
 from orchestrator.serving import gateway
-from orchestrator.store.records import Release
+from orchestrator.store.records import ENGINE, Release
 from orchestrator.store.store import Store
 
 ENGINE_CPUS = 0.25
 """Reserved by a warm engine on a node without accelerators: it mostly waits, and three must fit beside a stage."""
 _TIMEOUT_S = 600.0
-
-
-def start_gateway(home: Path, port: int) -> None:
-    """Returns once this home's gateway answers. Raises InputError for a port in use, InfrastructureError otherwise."""
-    from orchestrator.ray import launch
-
-    gateway.check_port(port, home)
-    if gateway.is_ours(port, home):
-        return
-    launch.start_detached(f"gateway-{port}", "orchestrator.serving.owners:own_gateway", str(home), port)
-    if not _until(lambda: gateway.is_ours(port, home), 30):
-        raise InfrastructureError(
-            f"the gateway did not come up on port {port}", next_step=f"see {home}/logs/gateway.log"
-        )
+_GATEWAY_TIMEOUT_S = 60.0
 
 
 def start_engine(store: Store, release: Release) -> Release:
-    """Returns the release once its engine has generated tokens. Raises EngineError with the cause when it cannot."""
-    from orchestrator.ray import launch
+    """Returns the release once its engine has generated tokens and the gateway of its port answers.
 
-    name = f"engine-{release.name}"
-    if release.state != "starting" and not (release.state == "warm" and launch.is_running(name)):
+    Raises InputError for a port in use, EngineError with the cause when the engine does not become ready.
+    """
+    port = release.spec["port"]
+    gateway.check_port(port, store.home)
+    if release.state != "starting" and not (release.state == "warm" and holds_places(store, release)):
         store.move_release(release, "starting")
-    target = "orchestrator.serving.owners:own_engine"
-    num_gpus = release.spec["num_gpus"]
-    launch.start_detached(
-        name, target, str(store.home), release.service, release.number, num_cpus=ENGINE_CPUS, num_gpus=num_gpus
-    )
     _until(lambda: store.release(release.service, release.number).state != "starting", _TIMEOUT_S)
     now = store.release(release.service, release.number)
     if now.state != "warm":
         raise _why_not(store, now)
+    if not _until(lambda: gateway.is_ours(port, store.home), _GATEWAY_TIMEOUT_S):
+        raise InfrastructureError(
+            f"the gateway did not come up on port {port}", next_step=f"see {store.home}/logs/gateway.log"
+        )
     return now
+
+
+def holds_places(store: Store, release: Release) -> bool:
+    """Whether somebody runs its engine, or will in a moment."""
+    return store.allocations.current(f"{ENGINE}{release.name}") is not None
 
 
 def _why_not(store: Store, release: Release) -> OrchError:
     """What its engine was lost for, last."""
     lost = [event.data for event in store.events(service=release.service) if event.kind == "release.engine_lost"]
     errors = [data["error"] for data in lost if data["release"] == release.number]
+    if not errors and not holds_places(store, release):
+        return EngineError(
+            f"{release.name} found no place within {_TIMEOUT_S / 60:.0f} min",
+            next_step="stop something (`orch status`), then try again",
+        )
     if not errors:
         return EngineError(f"{release.name} did not become ready: it is {release.state}")
     cause = from_record(errors[-1])
@@ -64,21 +62,5 @@ def _until(done: Callable[[], bool], timeout_s: float) -> bool:
     while not done():
         if time.monotonic() > deadline:
             return False
-        processes.go_on()
         time.sleep(0.05)
     return True
-
-
-def start_cold(store: Store, release: Release) -> Release:
-    """Start the gateway and the engine of a release where it was deployed; for commands outside a run.
-
-    A local Ray is started if need be.
-    """
-    from orchestrator.ray import connect
-
-    address = release.spec["address"]
-    if address == "local":
-        address = connect.start_head(store.home, num_cpus=os.cpu_count() or 1)
-    with connect.connected(address, store.home):
-        start_gateway(store.home, release.spec["port"])
-        return start_engine(store, release)

@@ -66,7 +66,7 @@ def run(config: Config, context: Context) -> Outputs:
         "port": config.port,
         "address": store.run(context.run).plan["cluster"]["address"],
     }
-    start.start_gateway(context.home, config.port)
+    gateway.check_port(config.port, context.home)
     release = store.get_or_create_release(config.service, context.digest, context.run, spec)
     context.say(f"starting {release.name} on {config.engine}")
     _warn_if_endless(Path(spec["model"]), context)

@@ -8,7 +8,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, ColumnElement, Connection, ExceptionContext, Select, Table, event, insert, select, update
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    ExceptionContext,
+    Select,
+    Table,
+    event,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.errors import InputError, OrchError
@@ -82,6 +94,10 @@ class Database:
         """Append to the event log, in the transaction of the change that it tells of."""
         row = {"time": self.clock(), "run": run, "stage": stage, "service": service, "kind": kind}
         connection.execute(insert(schema.events).values(**row, who=who or whoever_acts(), data=dict(data or {})))
+
+    def now(self, connection: Connection) -> float:
+        """Seconds since 1970 by the database's own clock, which all of its users share."""
+        return float(connection.execute(text(f"SELECT {self.backend.NOW}")).scalar_one())
 
     def move(self, connection: Connection, table: Table, key: ColumnElement[bool], moves: Mapping[str, set[str]],
              state: str, values: Row) -> None:  # fmt: skip

@@ -29,7 +29,7 @@ class Leases:
         """The lease, if it is free or has expired; None while somebody holds it, the same holder included."""
         mine = _TABLE.c.name == name
         with self._db.begin() as connection:
-            now = self._now(connection)
+            now = self._db.now(connection)
             found = connection.execute(select(_TABLE).where(mine)).one_or_none()
             if found is None:
                 connection.execute(insert(_TABLE).values(name=name, fence=0, expires=now))
@@ -40,11 +40,16 @@ class Leases:
             self._event(connection, "lease.acquired", lease, after=found.holder if found else None)
         return lease
 
+    def holder(self, name: str) -> str | None:
+        """Who holds it now; None when nobody does, or it has expired."""
+        query = select(_TABLE.c.holder).where(_TABLE.c.name == name, _TABLE.c.expires > text(self._db.backend.NOW))
+        return next((row["holder"] for row in self._db.rows(query)), None)
+
     def renew(self, lease: Lease, for_s: float) -> Lease:
         """Hold it for `for_s` from now, even if it had expired. Raises StaleClaimError when it has a later holder."""
         with self._db.begin() as connection:
             enforce(connection, lease)
-            renewed = lease.model_copy(update={"expires": self._now(connection) + for_s})
+            renewed = lease.model_copy(update={"expires": self._db.now(connection) + for_s})
             connection.execute(update(_TABLE).where(_TABLE.c.name == lease.name).values(expires=renewed.expires))
         return renewed
 
@@ -54,9 +59,6 @@ class Leases:
             enforce(connection, lease)
             connection.execute(update(_TABLE).where(_TABLE.c.name == lease.name).values(holder=None))
             self._event(connection, "lease.released", lease)
-
-    def _now(self, connection: Connection) -> float:
-        return float(connection.execute(text(f"SELECT {self._db.backend.NOW}")).scalar_one())
 
     def _event(self, connection: Connection, kind: str, lease: Lease, **more: Any) -> None:
         data = {"lease": lease.name, "holder": lease.holder, "fence": lease.fence, **more}

@@ -87,5 +87,23 @@ def _request_fields(connection: Connection, backend: Backend) -> None:
     _run(connection, backend, ("ALTER TABLE releases ADD COLUMN request_fields JSON",))
 
 
-STEPS: tuple[Step, ...] = (_benchmarks_and_schedules, _leases_and_an_append_only_log, _request_fields)
+def _allocations(connection: Connection, backend: Backend) -> None:
+    """4 -> 5: places on clusters that runs and engines hold; since when a run waits, and for what."""
+    _run(connection, backend, _VERSION_5)
+
+
+_VERSION_5 = (
+    "ALTER TABLE runs ADD COLUMN queued FLOAT",
+    "ALTER TABLE runs ADD COLUMN wait JSON",
+    "CREATE INDEX runs_by_state ON runs (state)",
+    """CREATE TABLE allocations (
+        owner VARCHAR NOT NULL, attempt INTEGER NOT NULL, cluster VARCHAR NOT NULL, state VARCHAR NOT NULL,
+        kind VARCHAR NOT NULL, bundle JSON NOT NULL, placements JSON NOT NULL, created FLOAT NOT NULL,
+        renewed FLOAT NOT NULL, begun BOOLEAN NOT NULL, until FLOAT, ended FLOAT, cause VARCHAR, reason VARCHAR,
+        PRIMARY KEY (owner, attempt))""",
+    "CREATE INDEX ix_allocations_state ON allocations (state)",
+)
+
+
+STEPS: tuple[Step, ...] = (_benchmarks_and_schedules, _leases_and_an_append_only_log, _request_fields, _allocations)
 """The first one leads from version 1 to 2, and so on."""

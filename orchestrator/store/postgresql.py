@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator.errors import InfrastructureError, InputError, OrchError
+from orchestrator.errors import InputError, OrchError, StoreAwayError
 
 READING: dict[str, Any] = {"reader": True, "isolation_level": "AUTOCOMMIT"}
 SNAPSHOT: dict[str, Any] = {"reader": True, "isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -99,9 +99,9 @@ def expected(error: BaseException, place: str) -> OrchError | None:
             next_step="GRANT the role CREATE and USAGE on the schema, and all rights on its tables",
         )
     if error.sqlstate == "55P03":  # lock_not_available
-        return InfrastructureError(f"another process has kept {place} locked for more than {WAIT_S} s")
+        return StoreAwayError(f"another process has kept {place} locked for more than {WAIT_S} s")
     if isinstance(error, psycopg.OperationalError):
-        return InfrastructureError(
+        return StoreAwayError(
             f"the store {place} does not answer: {first}", next_step="is the server up, and the URL right?"
         )
     return None

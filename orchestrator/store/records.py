@@ -8,12 +8,14 @@ from orchestrator.config import Model
 
 RUN_MOVES: dict[str, set[str]] = {
     "queued": {"running", "cancelled", "failed"},
-    "running": {"succeeded", "failed", "cancelling"},
+    "running": {"succeeded", "failed", "cancelling", "queued"},
     "cancelling": {"cancelled", "failed", "succeeded"},
     "failed": {"queued"},
     "cancelled": {"queued"},
     "succeeded": set(),
 }
+"""A running run goes back into the queue when it yields, when its next stages need other places, or when its driver was
+lost."""
 STAGE_MOVES: dict[str, set[str]] = {
     "pending": {"running", "reused"},
     "running": {"succeeded", "failed", "cancelled", "pending"},
@@ -56,6 +58,81 @@ class Run(Model):
     started: float | None
     ended: float | None
     error: dict[str, Any] | None
+    queued: float | None = None
+    """Since when it has been in the queue, or was when it left it last."""
+    wait: dict[str, Any] | None = None
+    """What it waits for: `reason` in words, and `expected`, the time at which it will probably start, if known."""
+
+
+class Waiting(Model):
+    """A run that has not ended, without its plan, which is large."""
+
+    id: str
+    state: str
+    owner: str
+    created: float
+    queued: float | None
+    wait: dict[str, Any] | None
+
+
+ENGINE = "engine-"
+"""Before the name of a release: the owner of its engine's places."""
+
+
+class Place(Model):
+    """Where one bundle lies: a node of the cluster, and the indices of its accelerators there."""
+
+    node: str
+    gpus: tuple[int, ...] = ()
+
+
+class Bundle(Model):
+    """What each place of an allocation gives."""
+
+    num_cpus: float = 0
+    num_gpus: float = 0
+
+
+class Allocation(Model):
+    """Places of an owner: a run by its id, or `engine-SERVICE@NUMBER`. The attempt is a fence: it only grows."""
+
+    owner: str
+    attempt: int
+    cluster: str
+    """Address of the Ray cluster."""
+    state: str
+    """held, yielding (it was told to go, `until` then), or ended."""
+    kind: str
+    """Of its accelerators."""
+    bundle: Bundle
+    placements: list[Place]
+    created: float
+    renewed: float
+    """Its driver's last sign of life, by the database's clock."""
+    begun: bool
+    """Whether its driver has ever given one."""
+    until: float | None
+    ended: float | None
+    cause: str | None
+    """Why it ended, as a word of `controller.recovery`."""
+    reason: str | None
+    """The same for people."""
+
+    @property
+    def name(self) -> str:
+        """Of its placement group and of its driver's actor."""
+        return f"{self.owner}.{self.attempt}"
+
+    @property
+    def is_engine(self) -> bool:
+        """Whether the engine of a release holds it."""
+        return self.owner.startswith(ENGINE)
+
+
+def release_of(owner: str) -> tuple[str, int]:
+    """(service, number) of the release whose engine holds places."""
+    service, _, number = owner.removeprefix(ENGINE).rpartition("@")
+    return service, int(number)
 
 
 class StageRun(Model):

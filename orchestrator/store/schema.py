@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = 4
+VERSION = 5
 """Of this schema. A change of it adds one here and a step to `migrations.py`."""
 
 
@@ -55,6 +55,9 @@ runs = Table(
     Column("started", Float),
     Column("ended", Float),
     Column("error", _Json),
+    Column("queued", Float),
+    Column("wait", _Json),
+    Index("runs_by_state", "state"),
 )
 
 stage_runs = Table(
@@ -185,4 +188,23 @@ leases = Table(
     Column("holder", String),
     Column("fence", Integer, nullable=False),
     Column("expires", Float, nullable=False),
+)
+
+allocations = Table(
+    "allocations",
+    metadata,
+    Column("owner", String, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("cluster", String, nullable=False),
+    Column("state", String, nullable=False, index=True),
+    Column("kind", String, nullable=False),
+    Column("bundle", _Json, nullable=False),
+    Column("placements", _Json, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("renewed", Float, nullable=False),
+    Column("begun", Boolean, nullable=False),
+    Column("until", Float),
+    Column("ended", Float),
+    Column("cause", String),
+    Column("reason", String),
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, text
 
-from orchestrator.errors import InfrastructureError, InputError, OrchError, disk_full
+from orchestrator.errors import InputError, OrchError, StoreAwayError, disk_full
 
 READING: dict[str, Any] = {"reader": True}
 SNAPSHOT = READING
@@ -95,7 +95,7 @@ def expected(error: BaseException, place: str) -> OrchError | None:
             f"{place} is damaged: {error}", next_step="move it away, then `orch store restore --from URI` a backup"
         )
     if code & 0xFF == sqlite3.SQLITE_BUSY:
-        return InfrastructureError(f"another process has kept {place} locked for more than {WAIT_S} s")
+        return StoreAwayError(f"another process has kept {place} locked for more than {WAIT_S} s")
     return None
 
 

@@ -6,20 +6,32 @@ of the attempt; its event is written in the same transaction. No other call happ
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from orchestrator.digests import digest_path
 from orchestrator.errors import InputError, NotAllowedError, OrchError, StaleClaimError
-from orchestrator.store import leases, location, records, schema
+from orchestrator.store import allocations, leases, location, records, schema
+from orchestrator.store.allocations import Allocations
 from orchestrator.store.benchmarks import Benchmarks
 from orchestrator.store.database import Database, Row
 from orchestrator.store.identity import user
 from orchestrator.store.leases import Leases
-from orchestrator.store.records import Baseline, Claim, Event, Lease, Release, Run, Service, StageRun
+from orchestrator.store.records import (
+    Allocation,
+    Baseline,
+    Claim,
+    Event,
+    Lease,
+    Release,
+    Run,
+    Service,
+    StageRun,
+    Waiting,
+)
 from orchestrator.store.schedules import Schedules
 
 
@@ -34,7 +46,8 @@ class Store:
 
     def _use(self, database: Database) -> None:
         self._db, self.place = database, database.place
-        self._benchmarks, self.schedules, self.leases = Benchmarks(database), Schedules(database), Leases(database)
+        self._benchmarks, self.schedules = Benchmarks(database), Schedules(database)
+        self.leases, self.allocations = Leases(database), Allocations(database)
 
     @property
     def is_shared(self) -> bool:
@@ -48,8 +61,15 @@ class Store:
 
     def under(self, lease: Lease) -> "Store":
         """The same store, every write of which raises StaleClaimError once the lease has a later holder."""
+        return self._guarded(lambda connection: leases.enforce(connection, lease))
+
+    def holding(self, allocation: Allocation) -> "Store":
+        """The same store, every write of which raises StaleClaimError once the allocation has ended."""
+        return self._guarded(lambda connection: allocations.enforce(connection, allocation))
+
+    def _guarded(self, guard: Callable[[Connection], None]) -> "Store":
         other = copy.copy(self)
-        other._use(self._db.guarded(lambda connection: leases.enforce(connection, lease)))
+        other._use(self._db.guarded(guard))
         return other
 
     # events
@@ -69,12 +89,19 @@ class Store:
             query = query.where(schema.events.c.service == service)
         return [Event(**row) for row in self._db.rows(query)]
 
+    def newest(self, kind: str, runs: Collection[str]) -> dict[str, float]:
+        """When an event of this kind was last written of each of these runs."""
+        table = schema.events.c
+        query = select(table.run, func.max(table.time).label("time")).where(table.kind == kind, table.run.in_(runs))
+        return {row["run"]: row["time"] for row in self._db.rows(query.group_by(table.run))} if runs else {}
+
     # runs
 
     def create_run(self, run: str, name: str, plan: Row, stages: Iterable[tuple[str, str]]) -> None:
         """A queued run with its stages (name, digest), in their order."""
         with self._db.begin() as connection:
-            row = {"id": run, "name": name, "state": "queued", "owner": user(), "created": self._db.clock()}
+            now = self._db.clock()
+            row = {"id": run, "name": name, "state": "queued", "owner": user(), "created": now, "queued": now}
             connection.execute(insert(schema.runs).values(**row, plan=plan))
             for position, (stage, digest) in enumerate(stages):
                 row = {"run": run, "stage": stage, "position": position, "digest": digest, "state": "pending"}
@@ -87,11 +114,31 @@ class Store:
             return Run(**row)
         raise InputError(f"no run {run!r} in {self.place}", next_step="`orch status` lists the runs")
 
+    def run_state(self, run: str) -> str | None:
+        """Its state alone, which is asked for many times a second; None when there is no such run."""
+        query = select(schema.runs.c.state).where(schema.runs.c.id == run)
+        return next((row["state"] for row in self._db.rows(query)), None)
+
     def runs(self, limit: int = 20) -> list[Run]:
         """The newest runs first."""
         return [
             Run(**row) for row in self._db.rows(select(schema.runs).order_by(schema.runs.c.created.desc()).limit(limit))
         ]
+
+    def unfinished(self) -> list[Waiting]:
+        """Runs that have not ended, without their plans; the oldest first."""
+        table = schema.runs.c
+        query = select(table.id, table.state, table.owner, table.created, table.queued, table.wait)
+        query = query.where(table.state.not_in(records.ENDED)).order_by(table.created)
+        return [Waiting(**row) for row in self._db.rows(query)]
+
+    def note_waits(self, waits: Mapping[str, Row]) -> None:
+        """What queued runs wait for, by run; no event, since it is a forecast that changes all the time."""
+        table = schema.runs
+        with self._db.begin() as connection:
+            for run, wait in waits.items():
+                waits_still = (table.c.id == run) & (table.c.state == "queued")
+                connection.execute(update(table).where(waits_still).values(wait=dict(wait)))
 
     def change_plan(self, run: str, plan: Row, *, reason: str) -> None:
         """Replace the plan of a run that has ended, before it is resumed; its stages stay as they are."""
@@ -134,7 +181,7 @@ class Store:
         now = self._db.clock()
         values: dict[str, Any] = {"error": error.as_record() if error else None}
         if state == "queued":
-            values |= {"started": None, "ended": None}
+            values |= {"started": None, "ended": None, "queued": now, "wait": None}
         if state == "running":
             values["started"] = now
         if state in records.ENDED:

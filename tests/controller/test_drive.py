@@ -7,9 +7,11 @@ import pytest
 
 from orchestrator.clusters.cluster import Cluster
 from orchestrator.controller import runs
-from orchestrator.controller.drive import MAX_ATTEMPTS, Executor, drive
+from orchestrator.controller.drive import Executor
+from orchestrator.controller.drive import drive as _drive
 from orchestrator.errors import InfrastructureError, InputError, WorkerDiedError
 from orchestrator.planner.plan import Gate, Plan, PlannedStage, Resources
+from orchestrator.store.records import Claim
 from orchestrator.store.store import Store
 
 STAGES = ("prepare", "data", "train", "deploy", "benchmark")
@@ -26,6 +28,10 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
 
 
+def drive(home: str, run: str, execute: Executor) -> None:
+    _drive(home, run, execute, sleep=lambda _: None)
+
+
 def _outputs(**metrics: float) -> dict[str, Any]:
     return {"artifacts": {}, "metrics": metrics, "report": {"service": "svc", "number": 1}}
 
@@ -33,12 +39,12 @@ def _outputs(**metrics: float) -> dict[str, Any]:
 def _works(done: list[str], fails: dict[str, list[Exception]] | None = None) -> Executor:
     """Executes a stage by noting it, after raising what `fails` still holds for it."""
 
-    def execute(store: Store, run: str, planned: PlannedStage) -> dict[str, Any] | None:
+    def execute(store: Store, claim: Claim, planned: PlannedStage) -> dict[str, Any] | None:
         done.append(planned.name)
         if fails and fails.get(planned.name):
             raise fails[planned.name].pop(0)
         if planned.name == "deploy":
-            _warm(store, run, planned.digest)
+            _warm(store, claim.run, planned.digest)
         return _outputs(errors=3.0)
 
     return execute
@@ -67,8 +73,8 @@ def test_a_stage_that_dies_is_tried_again_but_not_for_ever(store: Store) -> None
     assert done.count("train") == 3
     assert store.run(run).state == "succeeded"
     run, done = runs.create(store, _plan(), ["train"]), []
-    drive(str(store.home), run, _works(done, {"train": [WorkerDiedError("killed")] * MAX_ATTEMPTS}))
-    assert done.count("train") == MAX_ATTEMPTS
+    drive(str(store.home), run, _works(done, {"train": [WorkerDiedError("killed")] * 9}))
+    assert done.count("train") == 4
     assert store.run(run).state == "failed"
 
 
@@ -93,8 +99,8 @@ def test_a_cancelled_run_stops_before_the_next_stage_and_rejects_its_candidate(s
     run, done = runs.create(store, _plan()), list[str]()
     works = _works(done)
 
-    def execute(store: Store, run: str, planned: PlannedStage) -> dict[str, Any] | None:
-        made = works(store, run, planned)
+    def execute(store: Store, claim: Claim, planned: PlannedStage) -> dict[str, Any] | None:
+        made = works(store, claim, planned)
         if planned.name == "deploy":
             runs.cancel(store, run)
         return made
@@ -132,7 +138,7 @@ def test_a_driver_that_is_started_again_goes_on_where_it_was(store: Store) -> No
 def test_a_driver_that_was_overtaken_drops_its_result_and_leaves_the_run_alone(store: Store) -> None:
     run, done = runs.create(store, _plan()), list[str]()
 
-    def execute(store: Store, run: str, planned: PlannedStage) -> dict[str, Any]:
+    def execute(store: Store, claim: Claim, planned: PlannedStage) -> dict[str, Any]:
         if planned.name == "data" and "data" not in done:  # we hang, and a second driver starts meanwhile
             done.append("data")
             drive(str(store.home), run, _works(done))

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.clusters.cluster import Cluster, NodePool
+from orchestrator.clusters.cluster import Cluster, NodePool, Quota
 from orchestrator.controller.planning import make_plan
 from orchestrator.controller.preflight import check
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, NotAllowedError
+from orchestrator.planner.plan import Plan, PlannedStage, Queueing, Resources
 from orchestrator.recipe.load import load_recipe
+from orchestrator.recipe.recipe import Recipe
 from orchestrator.store.store import Store
 
 
@@ -48,3 +50,20 @@ def test_prompts_that_cannot_be_read_are_refused_before_the_start(
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=name):
         _check(tmp_path, f"servers: [{{name: a, url: http://127.0.0.1:9/v1}}]\n  workload: {{{workload}: {name}}}")
+
+
+def _of_team(team: str, num_gpus: float) -> Plan:
+    quotas = {"law": Quota(gpus=4, borrow=2), "bio": Quota(gpus=4)}
+    stages = [PlannedStage(name="train", config={}, digest="d", resources=Resources(num_gpus=num_gpus))]
+    return Plan(recipe="demo", path="", directory="", cluster=Cluster(name="big", quotas=quotas), accelerator="H100",
+                stages=stages, gates=[], service=None, obstacles=[], queueing=Queueing(team=team))  # fmt: skip
+
+
+def test_a_run_that_its_team_could_never_hold_is_refused(tmp_path: Path) -> None:
+    recipe = Recipe(name="demo")
+    for fits in (_of_team("law", 6), _of_team("bio", 64), _of_team("", 64)):
+        check(recipe, fits, tmp_path, tmp_path)
+    with pytest.raises(NotAllowedError, match="needs 8 accelerators at once, team 'law' may hold 4 and borrow 2"):
+        check(recipe, _of_team("law", 8), tmp_path, tmp_path)
+    with pytest.raises(InputError, match="no quota for a team 'low'; did you mean 'law'"):
+        check(recipe, _of_team("low", 1), tmp_path, tmp_path)

@@ -14,7 +14,7 @@ from orchestrator.planner.estimate import Unknown
 from orchestrator.planner.forecast import BudgetForecast, Forecast, Price
 from orchestrator.planner.money.budget import Budget
 from orchestrator.planner.plan import Plan, PlannedStage, Resources
-from orchestrator.store.records import Event
+from orchestrator.store.records import Claim, Event
 from orchestrator.store.store import Store
 from orchestrator.units import Seconds, Usd
 
@@ -86,7 +86,7 @@ def test_a_run_over_its_budget_stops_as_failed_with_exit_code_4_and_goes_on_with
     store = Store(tmp_path, clock=clock)
     run, done = runs.create(store, _plan(max_cost_usd=Usd(30))), list[str]()
 
-    def execute(store: Store, run: str, planned: PlannedStage) -> dict[str, Any] | None:
+    def execute(store: Store, claim: Claim, planned: PlannedStage) -> dict[str, Any] | None:
         done.append(planned.name)
         clock.now += 20  # $20
         return None if planned.name == "data" else {"artifacts": {}, "metrics": {}, "report": {}}
@@ -118,7 +118,7 @@ def test_a_budget_that_is_used_up_between_two_stages_starts_nothing_more(tmp_pat
     clock, done = Clock(), list[str]()
     run = runs.create(Store(tmp_path, clock=clock), _plan(max_duration=Seconds(10)))
 
-    def execute(store: Store, run: str, planned: PlannedStage) -> dict[str, Any] | None:
+    def execute(store: Store, claim: Claim, planned: PlannedStage) -> dict[str, Any] | None:
         done.append(planned.name)
         clock.now += 11
         return {"artifacts": {}, "metrics": {}, "report": {}}
@@ -133,7 +133,7 @@ def test_a_cancelled_run_is_cancelled_and_not_over_its_budget(tmp_path: Path) ->
     store = Store(tmp_path, clock=clock)
     run = runs.create(store, _plan(max_duration=Seconds(10)))
 
-    def execute(store: Store, run: str, planned: PlannedStage) -> dict[str, Any] | None:
+    def execute(store: Store, claim: Claim, planned: PlannedStage) -> dict[str, Any] | None:
         runs.cancel(store, run)
         clock.now += 60
         return None
