@@ -30,11 +30,6 @@ def capacity(seen: Seen, cluster: Cluster, held: Sequence[Allocation]) -> Capaci
     return Capacity(nodes, left_out)
 
 
-def on(address: str, held: Sequence[Allocation]) -> list[Allocation]:
-    """Those of one cluster."""
-    return [allocation for allocation in held if allocation.cluster == address]
-
-
 def _node(node: SeenNode, pool: NodePool | None, held: Sequence[Allocation], others: dict[str, float]) -> Node:
     free, cpus = [WHOLE] * int(node.resources.get("GPU", 0)), node.resources.get("CPU", 0.0) - others["CPU"]
     for allocation in held:

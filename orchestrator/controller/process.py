@@ -39,6 +39,12 @@ def running(store: Store, address: str = LOCAL) -> str | None:
     return store.leases.holder(lease_of(store, address))
 
 
+def namespace(store: Store) -> str:
+    """Of this store's actors and groups on every cluster."""
+    where = store.place if store.is_shared else f"{socket.gethostname()}:{store.place}"
+    return f"orch-{digest_value(where)[:12]}"
+
+
 def ensure(store: Store, address: str = LOCAL) -> None:
     """Start one in the background unless there is one. Raises InfrastructureError when it does not begin."""
     if running(store, address):
@@ -75,11 +81,10 @@ def serve(store: Store, *, standby: bool, stop: Callable[[], bool], say: Callabl
             next_step="--standby waits until that one is gone",
         )
     leaders = {name: Leader(store, name, holder=leader.me(), say=say) for name in names}
-    namespace = f"orch-{digest_value(store.place)[:12]}"
     controller = Controller(
         store,
         lambda address: leaders[lease_of(store, address)],
-        lambda address: Remote(address, store.home, namespace),
+        lambda address: Remote(address, store.home, namespace(store)),
         say=say,
     )
     try:

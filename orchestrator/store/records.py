@@ -72,7 +72,6 @@ class Waiting(Model):
     owner: str
     created: float
     queued: float | None
-    wait: dict[str, Any] | None
 
 
 ENGINE = "engine-"

@@ -128,7 +128,7 @@ class Store:
     def unfinished(self) -> list[Waiting]:
         """Runs that have not ended, without their plans; the oldest first."""
         table = schema.runs.c
-        query = select(table.id, table.state, table.owner, table.created, table.queued, table.wait)
+        query = select(table.id, table.state, table.owner, table.created, table.queued)
         query = query.where(table.state.not_in(records.ENDED)).order_by(table.created)
         return [Waiting(**row) for row in self._db.rows(query)]
 

@@ -3,12 +3,16 @@
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+import psutil
 
 from orchestrator.processes import free_port
 from orchestrator.ray.connect import listens
@@ -37,11 +41,15 @@ class Nodes:
             **FAST,
         }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._folders: list[str] = []
 
     def head(self, **environment: str) -> None:
         """Returns when it listens."""
         port = self.address.rpartition(":")[2]
-        self._start("head", ["--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"], environment)
+        where = tempfile.mkdtemp(prefix="r")  # of its own: Ray refuses an address that it has had in the common one
+        fixed = ["--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={where}"]
+        self._folders.append(where)
+        self._start("head", fixed, environment)
         self._until("head", lambda: listens(self.address))
 
     def node(self, name: str, *, cpus: int, gpus: int = 0, labels: Mapping[str, str] | None = None) -> None:
@@ -52,20 +60,23 @@ class Nodes:
         self._until(name, lambda: "Ray runtime started" in (self.folder / f"{name}.log").read_text())
 
     def kill(self, name: str) -> None:
-        """SIGKILL to the node and everything that it started."""
+        """SIGKILL to the node and everything that it started; returns when they have gone."""
         process = self._processes.pop(name)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        victims = _tree(process.pid)
+        _signal(victims, signal.SIGKILL)
         process.wait()
+        psutil.wait_procs(victims, timeout=10)
 
-    def pid(self, name: str) -> int:
-        """Of its process group."""
-        return self._processes[name].pid
+    def signal(self, name: str, number: int) -> None:
+        """To the node and everything that it started."""
+        _signal(_tree(self._processes[name].pid), number)
 
     def stop(self) -> None:
         """Kill all."""
         for name in list(self._processes)[::-1]:
             self.kill(name)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _until(self, name: str, started: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60
@@ -81,6 +92,18 @@ class Nodes:
                 stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, **self.environment, **environment},
             )  # fmt: skip
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return []
+
+
+def _signal(processes: list[psutil.Process], number: int) -> None:
+    for each in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.send_signal(number)
 
 
 @contextlib.contextmanager
