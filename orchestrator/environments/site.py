@@ -155,7 +155,7 @@ class Site:
             seconds=seconds,
         )
         folder.complete(mark)
-        self.say(f"installed {environment} in {seconds:.0f} s, {mark.bytes / 1e9:.2f} GB")
+        self.say(f"installed {environment} in {seconds:.0f} s, {Bytes(int(float(f'{mark.bytes:.2g}')))}")
 
     @contextmanager
     def _alone(self, environment: Environment, folder: Folder) -> Iterator[None]:

@@ -73,7 +73,7 @@ class Allocations:
                 until=None, ended=None, cause=None, reason=None,
             )  # fmt: skip
             connection.execute(insert(_TABLE).values(**made.model_dump(mode="json")))
-            nodes = ", ".join(dict.fromkeys(place.node for place in made.placements))
+            nodes = ", ".join(dict.fromkeys(place.node[:12] for place in made.placements))
             self._event(connection, made, "placed", is_run, message=f"on {nodes}")
             if is_run:
                 self._move_run(connection, owner, "running", {})
