@@ -86,12 +86,19 @@ class World:
     def workers(self) -> list[int]:
         """Processes that train."""
         return [
-            pid for pid, words in processes() if "orchestrator.workers." in words and "orchestrator.guard" not in words
+            pid for pid, words in self._ours() if "orchestrator.workers." in words and "orchestrator.guard" not in words
         ]
 
     def actors(self) -> list[int]:
         """Drivers and stages."""
-        return [pid for pid, words in processes() if words.startswith("ray::_")]
+        return [pid for pid, words in self._ours() if words.startswith("ray::_")]
+
+    def _ours(self) -> Iterator[tuple[int, str]]:
+        """Other stores of this machine may run something, too."""
+        for pid, words in processes():
+            with contextlib.suppress(OSError):
+                if f"ORCH_HOME={self.home}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                    yield pid, words
 
 
 def controller_killed(world: World) -> None:
