@@ -19,6 +19,8 @@ from orchestrator.store.store import Store
 
 _OWN_GATEWAY = "orchestrator.serving.owners:own_gateway"
 _GATEWAY_AGAIN_S = 30.0
+_ASK_AGAIN_S = 60.0
+"""A node that did not see the store's folder may only have been slow, or was mended."""
 
 
 class Control:
@@ -29,6 +31,7 @@ class Control:
         self._clock, self._queue = clock, Queue(cluster, clock)
         self._gateways: dict[int, float] = {}
         self._sees: dict[str, bool] = {}
+        self._asked: dict[str, float] = {}
 
     def step(self, store: Store, wanted: Wanted, *, patient: bool) -> bool:
         """One round; whether another one should follow at once.
@@ -49,8 +52,14 @@ class Control:
 
     def _usable(self, store: Store, seen: Seen) -> tuple[Seen, list[str]]:
         """The nodes that see the store's folder, where stages leave what they make; and words about the others."""
-        new = [node.id for node in seen.nodes if node.id not in self._sees]
+        now = self._clock()
+        new = [
+            node.id
+            for node in seen.nodes
+            if not self._sees.get(node.id) and now - self._asked.get(node.id, -math.inf) > _ASK_AGAIN_S
+        ]
         if new:
+            self._asked |= dict.fromkeys(new, now)
             marker, token = store.home / "shared-marker", secrets.token_hex(8)
             marker.write_text(token)
             self._sees |= {node: text == token for node, text in self.cluster.read(str(marker), new).items()}

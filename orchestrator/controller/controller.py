@@ -88,6 +88,9 @@ class Controller:
             if address == LOCAL and failures + 1 >= MAX_LOCAL_STARTS:
                 self._fail_all(store, wanted, error)
             return False
+        except OrchError as error:  # a run was cancelled between reading and writing: the next round sees it
+            self._say(error.message)
+            return True
         except Exception:  # a defect of ours must not keep the other clusters from being looked after
             self._say(traceback.format_exc())
             self._failed[address] = failures + 1, now + _LONGEST_AGAIN_S

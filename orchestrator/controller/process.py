@@ -18,7 +18,7 @@ from orchestrator.controller.controller import Controller
 from orchestrator.controller.leader import Leader
 from orchestrator.controller.wanted import LOCAL
 from orchestrator.digests import digest_value
-from orchestrator.errors import InfrastructureError, NotAllowedError
+from orchestrator.errors import InfrastructureError, NotAllowedError, StoreAwayError
 from orchestrator.processes import started_at
 from orchestrator.ray.remote import Remote
 from orchestrator.store.store import Store
@@ -88,21 +88,26 @@ def serve(store: Store, *, standby: bool, stop: Callable[[], bool], say: Callabl
         say=say,
     )
     try:
-        _loop(controller, store.watch(), stop)
+        _loop(controller, store.watch(), stop, say)
     finally:
         for each in leaders.values():
             each.stop()
         controller.close()
 
 
-def _loop(controller: Controller, changed: Callable[[], bool], stop: Callable[[], bool]) -> None:
+def _loop(
+    controller: Controller, changed: Callable[[], bool], stop: Callable[[], bool], say: Callable[[str], None]
+) -> None:
     stepped, news = 0.0, True
     while not stop():
         news |= changed()
         since = time.monotonic() - stepped
         if (news and since > _LEAST_S) or since > (_MOST_S if controller.busy else _IDLE_S):
             stepped, news = time.monotonic(), False
-            news = controller.step()
+            try:
+                news = controller.step()
+            except StoreAwayError as error:  # what runs goes on; so do we, once it is back
+                say(error.message)
         else:
             time.sleep(_LOOK_S)
 

@@ -313,6 +313,10 @@ def test_a_node_that_does_not_see_the_folder_of_the_store_gets_nothing(world: Wo
     world.step()
     assert world.state(run) == "queued"
     assert f"node a does not see {world.store.home}: set ORCH_HOME to a shared folder" in world.reason(run)
+    world.fake.blind = {"b"}
+    world.now += 61
+    world.step()
+    assert world.held(run).placements[0].node == "a", "it was mended, and asked again"
 
 
 def test_a_run_that_was_cancelled_while_its_driver_died_is_cancelled(world: World) -> None:
