@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,12 +71,13 @@ def test_one_that_hangs_is_replaced_and_finds_out_when_it_wakes_up(store: Store)
     first = _controller(store)
     _until(lambda: process.running(store))
     second = _controller(store, "--standby")
+    told = list[str]()
+    threading.Thread(target=lambda: told.extend(first.stdout or ()), daemon=True).start()
     os.kill(first.pid, signal.SIGSTOP)
     _until(lambda: str(second.pid) in (process.running(store) or "").split("|"), 4 * LEASE_S)
     os.kill(first.pid, signal.SIGCONT)
-    time.sleep(LEASE_S / 2)  # it renews at a third of it
+    _until(lambda: any("does not hold the lease 'controller' any more" in line for line in told))
     assert str(second.pid) in str(process.running(store)).split("|")
     for each in (first, second):
         each.terminate()
-    output, _ = first.communicate(timeout=30)
-    assert "does not hold the lease 'controller' any more" in output
+        each.wait(timeout=30)
