@@ -11,7 +11,7 @@ from orchestrator.controller.request import Request
 from orchestrator.planner.plan import Plan
 from orchestrator.scheduler.values import Run
 from orchestrator.serving.start import ENGINE_CPUS
-from orchestrator.store.records import ENGINE, Allocation, Bundle, Release, Waiting
+from orchestrator.store.records import ENGINE, Allocation, Bundle, Release, Waiting, release_of
 from orchestrator.store.store import Store
 
 LOCAL = "local"
@@ -82,8 +82,10 @@ class Reader:
                 self._hold_or_wait(wanted, known.request, holders.get(owner))
         for allocation in held:
             if allocation.is_engine and allocation.owner not in engines:
-                self._of(found, allocation.cluster).unwanted.append(allocation)
-                self._of(found, allocation.cluster).held.append(allocation)
+                known = self._engine(allocation.owner, self._store.release(*release_of(allocation.owner)))
+                if known is not None:
+                    self._of(found, known.address).unwanted.append(allocation)
+                    self._of(found, known.address).held.append(allocation)
         for wanted in found.values():
             wanted.ended = {asked.run.id: ended.get(asked.run.id, []) for asked in wanted.waiting}
         return found
